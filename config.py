@@ -1,0 +1,463 @@
+"""Every setting, as one frozen dataclass per concern; the only reader of the environment.
+
+A value comes from the first of these that names it:
+
+1. the command line            ``--lr 0.001``, ``--d-songs 64``
+2. the environment             ``BERT4MUSICREC_LR=0.001``
+3. a TOML file                 ``[training]`` / ``lr = 0.001`` in ``bert4musicrec.toml`` or ``--config FILE``
+4. the default below
+
+A name that nothing knows is refused with the nearest name that exists.  The names of the original project (seq_len, N, heads,
+cloze_probability, ...) keep their meaning; README.md has the table.
+"""
+
+import argparse
+import ast
+import dataclasses
+import difflib
+import functools
+import inspect
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+from errors import ConfigError
+
+PROJECT_ROOT = Path(__file__).resolve().parent
+DEFAULT_CONFIG_FILE = "bert4musicrec.toml"
+ENVIRONMENT_PREFIX = "BERT4MUSICREC_"
+
+# The special numbers of every vocabulary (songs, albums, artists).  Real ids start at FIRST_NUMBER.
+PAD = 0  # fills a row up to the length of the batch
+MASK = 1  # the place whose song is to be predicted
+UNKNOWN = 2  # an id that no encoder has seen
+FIRST_NUMBER = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseConfig:
+    """Where PostgreSQL is.  `url` unset and no libpq or POSTGRES_* name set means: the embedded server."""
+
+    url: str | None = None
+    """A libpq URL (postgresql://user:password@host:port/name); None starts the embedded server."""
+    local_folder: Path = PROJECT_ROOT / ".local"
+    """Where the embedded server, snapshots and other working files live."""
+    queries_folder: Path = PROJECT_ROOT / "storage" / "queries" / "music"
+    """The query files that map somebody's tables onto the contract; the default reads the schema `music`."""
+    connect_timeout_seconds: int = 10
+    """How long one connection attempt may take."""
+
+    def __post_init__(self) -> None:
+        _require(self.connect_timeout_seconds >= 1, "connect_timeout_seconds", self.connect_timeout_seconds, "at least 1")
+        if self.url is not None and not self.url.startswith(("postgresql://", "postgres://")):
+            raise ConfigError(f"database url must start with postgresql:// (got {_without_password(self.url)!r})")
+
+    @property
+    def is_embedded(self) -> bool:
+        """True when nothing names a server, so that our own is started."""
+        return self.url is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingConfig:
+    """From PostgreSQL to encoders and snapshot."""
+
+    encoders_folder: Path = PROJECT_ROOT / "preprocessing encoders"
+    """Where the fitted encoders and their manifest are written."""
+    snapshot: Path = PROJECT_ROOT / ".local" / "snapshot"
+    """The snapshot's folder: song and sequence columns for training without a database."""
+    split: Literal["auto", "time", "sequence", "leave_one_out"] = "auto"
+    """How sequences are held out: by time, by sequence, or the last song of each; auto: time where it is known."""
+    train_size: float = 0.9
+    """Share of the sequences in the training part; the rest is halved into validation and test."""
+    min_sequence_length: int = 2
+    """Sequences with fewer songs are left out, and counted."""
+    split_seed: int = 0
+    """Seed of the split by sequence."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.train_size < 1, "train_size", self.train_size, "between 0 and 1, both excluded")
+        _require(self.min_sequence_length >= 2, "min_sequence_length", self.min_sequence_length, "at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of the network."""
+
+    seq_len: int = 32
+    """Songs in one training row and the longest context of a request, the masked place included."""
+    d_songs: int = 64
+    """Width of the song embedding."""
+    d_albums: int = 32
+    """Width of the album embedding; 0 leaves albums out."""
+    d_artists: int = 32
+    """Width of the artist embedding; 0 leaves artists out."""
+    use_features: bool = True
+    """Whether the numeric audio features are projected and added."""
+    d_ff: int = 512
+    """Width of the feed-forward layer in each block."""
+    N: int = 2
+    """Encoder layers."""
+    heads: int = 2
+    """Attention heads; must divide d_songs + d_albums + d_artists."""
+    dropout_prob: float = 0.1
+    """Dropout after embeddings, attention and feed-forward layers."""
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "d_songs", "d_ff", "heads", "N"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.seq_len >= 2, "seq_len", self.seq_len, "at least 2: one song and the masked place")
+        _require(self.d_albums >= 0, "d_albums", self.d_albums, "0 (no albums) or more")
+        _require(self.d_artists >= 0, "d_artists", self.d_artists, "0 (no artists) or more")
+        _require(0 <= self.dropout_prob < 1, "dropout_prob", self.dropout_prob, "at least 0 and below 1")
+        if self.d_model % self.heads:
+            raise ConfigError(
+                f"d_model ({self.d_model} = d_songs {self.d_songs} + d_albums {self.d_albums} + d_artists {self.d_artists}) "
+                f"must be divisible by heads ({self.heads}): change heads or one of the three widths"
+            )
+
+    @property
+    def d_model(self) -> int:
+        """Width of the network: the three embeddings side by side."""
+        return self.d_songs + self.d_albums + self.d_artists
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The cloze objective and the loop around it."""
+
+    cloze_probability: float = 0.25
+    """Share of the places of a row that are masked and predicted."""
+    last_item_probability: float = 0.5
+    """Share of the rows in which only the last song is masked, as it is when the model is used."""
+    unknown_song_probability: float = 0.1
+    """Share of the input songs whose id is hidden, so that album, artist and features carry them."""
+    batch_size: int = 64
+    """Rows in one step of one process."""
+    num_epochs: int = 40
+    """Passes over the training sequences at most; early stopping and --minutes may end sooner."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices; embeddings, biases and norms have none."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises from 0."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability given to all songs alike."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
+    negatives: int = 0
+    """Songs sampled per step and shared by its masked places; 0 compares with the whole catalogue."""
+    early_stopping_epochs: int = 6
+    """Evaluations without a better validation NDCG@10 after which training ends; 0 never stops early."""
+    minutes: float | None = None
+    """Budget of training time; the learning rate falls to its end within it."""
+    seed: int = 0
+    """Fixes initial weights, order, masks and dropout."""
+    threads: int = 0
+    """Torch threads of one process; 0 leaves the choice to torch."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes CUDA when there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 runs matrix products in bfloat16; auto does so on CUDA devices that have it."""
+    model_folder: Path = PROJECT_ROOT / "models"
+    """Runs are written below this folder, one folder a run."""
+    epoch_to_preload: int | None = None
+    """Resume the newest run from this epoch's checkpoint; -1 takes its last one."""
+    writer_dict: Path | None = None
+    """Folder of the TensorBoard scalars; None writes them into the run's folder."""
+    keep_checkpoints: int = 3
+    """Epoch checkpoints kept besides the best one."""
+
+    def __post_init__(self) -> None:
+        for name in ("cloze_probability", "last_item_probability", "unknown_song_probability", "label_smoothing"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        if self.cloze_probability == 0 and self.last_item_probability == 0:
+            raise ConfigError("cloze_probability (0) and last_item_probability (0) leave nothing to predict: raise one of them")
+        for name in ("batch_size", "num_epochs", "keep_checkpoints"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("warmup_steps", "negatives", "early_stopping_epochs", "threads", "weight_decay"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(self.lr > 0, "lr", self.lr, "above 0")
+        _require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
+        _require(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "above 0")
+        _require(self.epoch_to_preload is None or self.epoch_to_preload >= -1, "epoch_to_preload", self.epoch_to_preload,
+                 "-1 (the last epoch) or more")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How a model is judged."""
+
+    last_share: float = 0.2
+    """The songs in this last part of a held-out sequence are the targets, at least one, each from all songs before it."""
+    allow_repeats: Literal["auto", "yes", "no"] = "auto"
+    """Whether a song of the prefix may be the next one; auto: yes where over 1 % of the training songs repeat."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.last_share <= 1, "last_share", self.last_share, "above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """The HTTP service and its worker."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; anything else than loopback opens the service to the network."""
+    port: int = 4517
+    """TCP port."""
+    model: Path | None = None
+    """A run or checkpoint folder; None takes the newest run below model_folder."""
+    count: int = 10
+    """Songs in an answer unless the request says otherwise."""
+    max_count: int = 1000
+    """The most songs that one answer may hold."""
+    max_songs: int = 10_000
+    """The longest sequence that a request may send."""
+    max_body_bytes: int = 1_048_576
+    """The largest request body."""
+    wait_seconds: float = 30.0
+    """How long a request with "wait": true stays for its songs."""
+    server_threads: int = 8
+    """Threads of the HTTP server."""
+    torch_threads: int = 1
+    """Torch threads of one scoring call: two took the 99th percentile from 14 to 231 ms on a busy machine."""
+    worker: bool = True
+    """Whether the service also works on the request table."""
+    lease_seconds: float = 60.0
+    """How long a claimed request belongs to its worker before another may take it."""
+    max_attempts: int = 3
+    """Attempts after which a request is failed with its error."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port <= 65535, "port", self.port, "between 0 and 65535")
+        for name in ("count", "max_count", "max_songs", "max_body_bytes", "server_threads", "torch_threads", "max_attempts"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("wait_seconds", "lease_seconds"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        if self.count > self.max_count:
+            raise ConfigError(f"count ({self.count}) must not exceed max_count ({self.max_count})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings together.  Names are unique over all concerns, so the command line needs no prefixes."""
+
+    database: DatabaseConfig = field(default_factory=DatabaseConfig)
+    preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    service: ServiceConfig = field(default_factory=ServiceConfig)
+
+
+# "model" is both a concern and the service's setting; on the command line and in the environment the setting is meant.
+SECTIONS: dict[str, type] = {section.name: typing.cast(type, section.type) for section in dataclasses.fields(Config)}
+FIELDS: dict[str, tuple[str, dataclasses.Field[Any]]] = {
+    setting.name: (section, setting) for section, cls in SECTIONS.items() for setting in dataclasses.fields(cls)
+}
+# Names without our prefix that people already have in their environment.
+_FOREIGN_VARIABLES = {"DATABASE_URL", "PGHOST", "PGSERVICE", "PGDATABASE", "PGPORT", "PGUSER", "POSTGRES_HOST", "POSTGRES_DB"}
+
+
+def load_config(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
+    """Gather settings from file, environment and overrides (in rising order) and check them.
+
+    `file` None reads `bert4musicrec.toml` in the working directory if there is one.  `environ` None is the process's own.
+    `overrides` maps names of settings to values, None meaning "not given".  Raises ConfigError with the name and the way out.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for section, name, value in _from_file(file):
+        values[section][name] = value
+    url = database_url_from(environ)
+    if url is not None:
+        values["database"]["url"] = url
+    for variable, text in environ.items():
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            name = _known_name(variable.removeprefix(ENVIRONMENT_PREFIX), f"environment variable {variable}")
+            values[FIELDS[name][0]][name] = text
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            values[FIELDS[_known_name(name, "setting")][0]][name] = value
+    return Config(**{section: build_section(SECTIONS[section], given) for section, given in values.items()})
+
+
+Section = TypeVar("Section")
+
+
+def build_section(cls: type[Section], given: Mapping[str, Any]) -> Section:
+    """Make one settings dataclass from plain values (texts are converted), refusing unknown names."""
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(given) - set(hints))
+    if unknown:
+        raise ConfigError(f"unknown setting {unknown[0]!r}: {_nearest(unknown[0], hints)}")
+    return cls(**{name: _convert(name, value, hints[name]) for name, value in given.items()})
+
+
+def as_plain(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as plain JSON values, without passwords; the inverse of `build_section` for one concern."""
+    plain: dict[str, Any] = {}
+    for setting in dataclasses.fields(settings):
+        value = getattr(settings, setting.name)
+        if dataclasses.is_dataclass(value):
+            plain[setting.name] = as_plain(value)
+        elif setting.name == "url" and value is not None:
+            plain[setting.name] = _without_password(value)
+        else:
+            plain[setting.name] = str(value) if isinstance(value, Path) else value
+    return plain
+
+
+def database_url_from(environ: Mapping[str, str]) -> str | None:
+    """The server that the environment names: DATABASE_URL, else POSTGRES_*, else libpq's own variables, else None.
+
+    >>> database_url_from({"POSTGRES_HOST": "db", "POSTGRES_DB": "music", "POSTGRES_USER": "me", "POSTGRES_PASSWORD": "p@ss"})
+    'postgresql://me:p%40ss@db/music'
+    """
+    if environ.get("DATABASE_URL"):
+        return environ["DATABASE_URL"]
+    if not any(environ.get(name) for name in _FOREIGN_VARIABLES):
+        return None
+    # libpq reads PG* itself where the URL is silent; POSTGRES_* are spelled out because libpq does not know them.
+    user, password = environ.get("POSTGRES_USER", ""), environ.get("POSTGRES_PASSWORD", "")
+    host, port, name = environ.get("POSTGRES_HOST", ""), environ.get("POSTGRES_PORT", ""), environ.get("POSTGRES_DB", "")
+    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
+    query = {"host": host} if host.startswith("/") else {}
+    address = ("" if host.startswith("/") else host) + (f":{port}" if port else "")
+    return f"postgresql://{login}{'@' if login else ''}{address}/{quote(name, safe='')}{'?' + urlencode(query) if query else ''}"
+
+
+def add_arguments(parser: argparse.ArgumentParser, *sections: str) -> None:
+    """Add one option per setting of the named concerns, with its meaning and default in the help."""
+    if not any(action.dest == "config" for action in parser._actions):
+        where = f"TOML settings file (default {DEFAULT_CONFIG_FILE}, if there is one)"
+        parser.add_argument("--config", type=Path, metavar="FILE", help=where)
+    for section in sections:
+        group = parser.add_argument_group(section)
+        meanings = describe(SECTIONS[section])
+        for setting in dataclasses.fields(SECTIONS[section]):
+            option = "--" + setting.name.replace("_", "-")
+            aliases = {option, "--" + setting.name, option.lower()}
+            shown = "" if setting.default is None else f" (default {_shorten(setting.default)})"
+            group.add_argument(
+                *sorted(aliases, key=lambda alias: alias != option),
+                dest=setting.name,
+                metavar=setting.name.upper(),
+                help=(meanings[setting.name] + shown).replace("%", "%%"),
+            )
+
+
+def config_from_arguments(arguments: argparse.Namespace) -> Config:
+    """The settings of a command whose parser was filled by `add_arguments`."""
+    given = {name: value for name, value in vars(arguments).items() if name in FIELDS}
+    return load_config(file=arguments.config, overrides=given)
+
+
+@functools.cache
+def describe(cls: type) -> dict[str, str]:
+    """The line under each field of a settings dataclass, by name: the one place where a setting's meaning stands."""
+    definition = ast.parse(inspect.getsource(cls)).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    meanings: dict[str, str] = {}
+    for before, after in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr):
+            assert isinstance(after.value, ast.Constant)
+            meanings[before.target.id] = str(after.value.value)
+    return meanings
+
+
+def _from_file(file: Path | None) -> Iterable[tuple[str, str, Any]]:
+    path = Path(DEFAULT_CONFIG_FILE) if file is None else file
+    if not path.is_file():
+        if file is not None:
+            raise ConfigError(f"settings file {path} does not exist")
+        return
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"settings file {path} is not valid TOML: {exc}") from exc
+    for section, settings in content.items():
+        if section not in SECTIONS or not isinstance(settings, dict):
+            raise ConfigError(f"unknown section [{section}] in {path}: {_nearest(section, SECTIONS)}")
+        names = [setting.name for setting in dataclasses.fields(SECTIONS[section])]
+        for name, value in settings.items():
+            if name not in names:
+                raise ConfigError(f"unknown setting {name!r} in [{section}] of {path}: {_nearest(name, names)}")
+            yield section, name, value
+
+
+def _known_name(name: str, origin: str) -> str:
+    by_folded_name = {known.lower(): known for known in FIELDS}
+    if name.lower() not in by_folded_name:
+        raise ConfigError(f"unknown {origin}: {_nearest(name.lower(), by_folded_name)}")
+    return by_folded_name[name.lower()]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    """Turn a TOML value or a text into the field's type, or say which type it should have been."""
+    options: Sequence[Any] = (hint,)
+    if isinstance(hint, types.UnionType):
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
+            return None
+    wanted = options[0]
+    if typing.get_origin(wanted) is Literal:
+        choices = typing.get_args(wanted)
+        if value not in choices:
+            raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))} (got {value!r})")
+        return value
+    if wanted is bool:
+        truth = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in truth:
+            return truth[str(value).lower()]
+        raise ConfigError(f"{name} must be true or false (got {value!r})")
+    if wanted in (int, float) and isinstance(value, bool):
+        raise ConfigError(f"{name} must be a number (got {value!r})")
+    try:
+        converted = wanted(value)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"{name} must be {_article(wanted)} (got {value!r})") from exc
+    if wanted is int and isinstance(value, float) and converted != value:
+        raise ConfigError(f"{name} must be a whole number (got {value!r})")
+    if wanted is float and converted != converted:
+        raise ConfigError(f"{name} must be a number (got {value!r})")
+    return converted
+
+
+def _article(wanted: type) -> str:
+    return {int: "a whole number", float: "a number", Path: "a path", str: "a text"}[wanted]
+
+
+def _require(holds: bool, name: str, value: Any, bound: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {bound} (got {value})")
+
+
+def _shorten(default: Any) -> str:
+    return str(default).removeprefix(f"{PROJECT_ROOT}{os.sep}")
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    login, at, address = rest.rpartition("@")
+    return f"{scheme}{separator}{login.split(':')[0]}{at}{address}"

@@ -1,0 +1,409 @@
+"""The snapshot on disk, the splits, and the batches made from it.
+
+A snapshot is what training needs of a database, and nothing else:
+
+    <folder>/current                    the name of the version in use, replaced atomically
+    <folder>/<version>/manifest.json    counts, columns, split policy, digests, where it came from
+    <folder>/<version>/*.npy            memory-mapped columns
+
+Features stand once per song, not once per row: `song_artist`, `song_album` (V,) and `song_features` (V, F) are indexed by song
+number; sequences are one flat array of song numbers with offsets.  A batch is song numbers only, (B, L).
+
+Shape letters: V songs (the three specials included), F feature columns, S sequences, R rows of all sequences together,
+B batch, L length of a row, M masked places in a batch.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import MASK, PAD, TrainingConfig
+from errors import DataError, SnapshotError
+
+FORMAT_VERSION = 1
+COLUMNS = ("song_artist", "song_album", "song_features", "sequences", "offsets", "split")
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+LEFT_OUT = 3  # dated versions of a training list from after the cut, which would let training see the future
+
+# Rows of similar length share a batch: rows are shuffled, then sorted by length within pools of this many batches.
+BATCHES_PER_POOL = 32
+
+
+# --- the snapshot ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """An opened snapshot: columns are memory-mapped and read-only."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    digest: str
+    song_artist: np.ndarray  # (V,) int32
+    song_album: np.ndarray  # (V,) int32
+    song_features: np.ndarray  # (V, F) float32
+    sequences: np.ndarray  # (R,) int32 song numbers
+    offsets: np.ndarray  # (S + 1,) int64
+    split: np.ndarray  # (S,) uint8: TRAIN, VALIDATION or TEST
+
+    @property
+    def n_songs(self) -> int:
+        """V: song numbers in use, the specials included."""
+        return len(self.song_artist)
+
+    @property
+    def policy(self) -> str:
+        """How sequences were held out: "time", "sequence" or "leave_one_out"."""
+        return str(self.manifest["split"]["policy"])
+
+    def indices(self, part: int) -> np.ndarray:
+        """The numbers of the sequences in a part; with leave_one_out every sequence is in all three."""
+        if self.policy == "leave_one_out":
+            return np.arange(len(self.split))
+        return np.flatnonzero(np.asarray(self.split) == part)
+
+    def ranges(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """First row and end row (excluded) of what a part may see of each of its sequences, two (n,) int64 arrays.
+
+        With leave_one_out training sees all but the last two songs, validation all but the last, the test everything.
+        """
+        chosen = self.indices(part)
+        starts, ends = self.offsets[chosen], self.offsets[chosen + 1]
+        if self.policy == "leave_one_out":
+            ends = np.maximum(ends - {TRAIN: 2, VALIDATION: 1, TEST: 0}[part], starts)
+        return np.asarray(starts), np.asarray(ends)
+
+    def part(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """The songs of a part as one flat array (r,) with offsets (n + 1,); copied, so meant for what fits in memory."""
+        return take_ranges(self.sequences, *self.ranges(part))
+
+
+def take_ranges(flat: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Put the slices flat[starts[i]:ends[i]] side by side: values (r,) and offsets (n + 1,).
+
+    >>> values, offsets = take_ranges(np.array([7, 8, 9, 10]), np.array([0, 3]), np.array([2, 4]))
+    >>> values.tolist(), offsets.tolist()
+    ([7, 8, 10], [0, 2, 3])
+    """
+    offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
+    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+    return flat[np.repeat(starts, np.diff(offsets)) + within], offsets
+
+
+def write_snapshot(
+    folder: Path,
+    *,
+    song_artist: np.ndarray,
+    song_album: np.ndarray,
+    song_features: np.ndarray,
+    feature_names: Sequence[str],
+    n_fitted_songs: int,
+    n_fitted_albums: int,
+    n_fitted_artists: int,
+    n_albums: int,
+    n_artists: int,
+    sequences: np.ndarray,
+    offsets: np.ndarray,
+    split: np.ndarray,
+    encoders_digest: str,
+    source: Mapping[str, Any],
+    policy: str = "sequence",
+) -> Snapshot:
+    """Write a new version beside the old one, point `current` at it, and remove the old one.
+
+    An interruption at any moment leaves the old version in use.  `sequences` may be a memory map: it is copied in blocks.
+    Raises SnapshotError when the disk is full or the folder cannot be written.
+    """
+    columns = {
+        "song_artist": song_artist.astype(np.int32, copy=False),
+        "song_album": song_album.astype(np.int32, copy=False),
+        "song_features": song_features.astype(np.float32, copy=False),
+        "sequences": sequences,
+        "offsets": offsets.astype(np.int64, copy=False),
+        "split": split.astype(np.uint8, copy=False),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
+        try:
+            for name, column in columns.items():
+                np.save(draft / f"{name}.npy", column)
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                "counts": {
+                    "songs": len(song_artist), "albums": n_albums, "artists": n_artists,
+                    "fitted_songs": n_fitted_songs, "fitted_albums": n_fitted_albums, "fitted_artists": n_fitted_artists,
+                    "sequences": len(split), "rows": len(sequences),
+                },
+                "feature_names": list(feature_names),
+                "split": {"policy": policy, "sequences": [int((split == part).sum()) for part in (TRAIN, VALIDATION, TEST)]},
+                "files": {name: file_digest(draft / f"{name}.npy") for name in columns},
+                "encoders_digest": encoders_digest,
+                "source": dict(source),
+            }  # fmt: skip
+            text = json.dumps(manifest, indent=1, sort_keys=True)
+            (draft / "manifest.json").write_text(text, encoding="utf-8")
+            version = hashlib.sha256(text.encode()).hexdigest()[:16]
+            _put_in_use(folder, draft, version)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as exc:
+        raise SnapshotError(
+            f"the snapshot {folder} could not be written ({exc.strerror}: {exc.filename}); the old one stays in use"
+        ) from exc
+    return open_snapshot(folder)
+
+
+def _put_in_use(folder: Path, draft: Path, version: str) -> None:
+    if not (folder / version).exists():
+        draft.rename(folder / version)
+    pointer = folder / ".current.new"
+    pointer.write_text(version, encoding="utf-8")
+    pointer.replace(folder / "current")
+    for other in folder.iterdir():
+        if other.is_dir() and other.name != version:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def open_snapshot(folder: Path, *, verify: bool = False) -> Snapshot:
+    """Open the version in use; `verify` also checks every file's digest.
+
+    Raises SnapshotError when there is none, or when it is truncated or of another format.
+    """
+    path = _version_in_use(folder)
+    try:
+        text = (path / "manifest.json").read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        if manifest["format_version"] != FORMAT_VERSION:
+            found = manifest["format_version"]
+            raise SnapshotError(f"snapshot {path} has format {found}, this version reads {FORMAT_VERSION}: run preprocessing.py")
+        columns = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in COLUMNS}
+        counts = manifest["counts"]
+        agree = (
+            len(columns["song_artist"]) == len(columns["song_album"]) == len(columns["song_features"]) == counts["songs"]
+            and columns["song_features"].shape[1] == len(manifest["feature_names"])
+            and len(columns["sequences"]) == counts["rows"] == columns["offsets"][-1]
+            and len(columns["split"]) == counts["sequences"] == len(columns["offsets"]) - 1
+        )
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as exc:
+        raise SnapshotError(f"snapshot {path} is truncated or not a snapshot ({exc}): run preprocessing.py") from exc
+    if not agree:
+        raise SnapshotError(f"snapshot {path}: columns and manifest disagree on the counts: run preprocessing.py")
+    if verify:
+        for name, digest in manifest["files"].items():
+            if file_digest(path / f"{name}.npy") != digest:
+                raise SnapshotError(f"snapshot file {path / name}.npy does not match its digest: run preprocessing.py")
+    return Snapshot(path=path, manifest=manifest, digest=hashlib.sha256(text.encode()).hexdigest(), **columns)
+
+
+def _version_in_use(folder: Path) -> Path:
+    pointer = folder / "current"
+    if pointer.is_file():
+        return folder / pointer.read_text(encoding="utf-8").strip()
+    if (folder / "manifest.json").is_file():
+        return folder  # a version that was copied by itself to a machine without a database
+    raise SnapshotError(f"no snapshot in {folder}: run preprocessing.py, or name one with --snapshot PATH")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- splits ------------------------------------------------------------------------------------------------------------------
+
+
+def split_by_time(times: np.ndarray, groups: np.ndarray, train_size: float) -> np.ndarray:
+    """Hold out the newest lists: (S,) uint8 of TRAIN, VALIDATION, TEST and LEFT_OUT.
+
+    `times` (S,) are seconds, `groups` (S,) numbers shared by the versions of one list.  A list goes whole to the side of its
+    first version, so that no list stands on both sides; versions of training lists dated after the first held-out one are
+    LEFT_OUT, so that training never sees the future.  Of the held-out lists the earlier half (by sequences) validates, the
+    later half tests.
+    Raises DataError when no list begins before another.
+    """
+    order, sizes, first = _groups_in_order_of(times, groups)
+    side_of_group = np.empty(len(order), np.uint8)
+    side_of_group[order] = _sides_in_order(sizes[order], train_size)
+    _, group_index = np.unique(groups, return_inverse=True)
+    side = side_of_group[group_index]
+    side[(side == TRAIN) & (times >= first[side_of_group != TRAIN].min())] = LEFT_OUT
+    if not (side == TRAIN).any():
+        raise DataError(f"all {len(sizes)} lists begin at the same time: set split to sequence")
+    return side
+
+
+def _groups_in_order_of(times: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Groups (in sorted order of their number): the order of their first times, their sizes, their first times."""
+    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    first = np.full(len(sizes), np.iinfo(np.int64).max)
+    np.minimum.at(first, index, times.astype(np.int64))
+    return np.argsort(first, kind="stable"), sizes, first
+
+
+def split_by_sequence(groups: np.ndarray, train_size: float, rng: np.random.Generator) -> np.ndarray:
+    """Hold out lists at random, versions of one list together: (S,) uint8 of TRAIN, VALIDATION and TEST.
+
+    With at least three lists each part gets one.  Raises DataError with fewer than two lists.
+    """
+    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        raise DataError(f"{len(sizes)} list cannot be split into training and held-out parts: at least two are needed")
+    order = rng.permutation(len(sizes))
+    side = np.empty(len(sizes), np.uint8)
+    side[order] = _sides_in_order(sizes[order], train_size)
+    return side[index]
+
+
+def _sides_in_order(sizes: np.ndarray, train_size: float) -> np.ndarray:
+    """Deal lists of these sizes, in this order, to TRAIN, VALIDATION and TEST; of three lists or more each part gets one."""
+    share_before = (np.cumsum(sizes) - sizes) / sizes.sum()
+    sides = np.select([share_before < train_size, share_before < (1 + train_size) / 2], [TRAIN, VALIDATION], TEST)
+    sides[-1] = TEST
+    if len(sizes) > 2 and VALIDATION not in sides:
+        sides[-2] = VALIDATION
+    return sides
+
+
+# --- batches -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A training batch: rows with MASK at the hidden places, and what stood there."""
+
+    songs: Tensor  # (B, L) int64, left-padded with PAD
+    places: Tensor  # (M,) int64 indices into the B * L flattened places
+    targets: Tensor  # (M,) int64 song numbers
+
+
+class TrainingRows:
+    """The training part as tensors on one device; every batch is index arithmetic on them.
+
+    A sequence longer than `seq_len` is cut into adjoining windows whose phase is drawn anew in every epoch, so that all of a long
+    history is used and no place is favoured.
+    """
+
+    def __init__(
+        self, sequences: np.ndarray, starts: np.ndarray, ends: np.ndarray, seq_len: int, device: torch.device | str = "cpu"
+    ):
+        usable = ends - starts >= 2
+        self.flat = torch.from_numpy(np.array(sequences)).to(device)  # (R,) int32
+        self.starts = torch.from_numpy(np.ascontiguousarray(starts[usable])).to(device)  # (S,)
+        self.ends = torch.from_numpy(np.ascontiguousarray(ends[usable])).to(device)  # (S,)
+        self.seq_len = seq_len
+        if not len(self.starts):
+            raise DataError("no training sequence has two songs: nothing can be learned from this snapshot")
+
+    def epoch(
+        self, batch_size: int, generator: torch.Generator, part: int = 0, n_parts: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """All windows once, in random order: pairs (first row of the sequence, end row of the window), each (B,).
+
+        With n_parts > 1 each part (a process) gets every n-th batch's worth; all parts yield the same number of batches.
+        `generator` lives on the rows' device and must be in the same state in every part.
+        """
+        firsts, ends = self._windows(generator)
+        order = torch.randperm(len(ends), generator=generator, device=ends.device)
+        global_batch = batch_size * n_parts
+        order = self._sort_within_pools(order, ends - firsts, global_batch * BATCHES_PER_POOL)
+        batches = [order[at : at + global_batch] for at in range(0, len(order), global_batch)]
+        for number in torch.randperm(len(batches), generator=generator, device=ends.device).tolist():
+            rows = batches[number]
+            if len(rows) < n_parts:
+                rows = rows.repeat(n_parts)[:n_parts]
+            rows = rows[part::n_parts]
+            yield firsts[rows], ends[rows]
+
+    def n_batches(self, batch_size: int, n_parts: int = 1) -> int:
+        """Batches in an epoch, one window more or less per long sequence, as its phase falls."""
+        windows = torch.div(self.ends - self.starts + self.seq_len - 1, self.seq_len, rounding_mode="floor").sum()
+        return max(1, -(-int(windows) // (batch_size * n_parts)))
+
+    def _windows(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """First row of the sequence and end row of each window; a window reaches back up to seq_len songs from its end."""
+        lengths = self.ends - self.starts
+        phase = (torch.rand(len(lengths), generator=generator, device=lengths.device) * self.seq_len).long()
+        phase = torch.where(lengths > self.seq_len, phase, torch.zeros_like(phase))
+        # Ends are counted backwards from the sequence's end: end, end - L + phase, end - 2L + phase, ...
+        n_windows = torch.div(lengths - phase + self.seq_len - 1, self.seq_len, rounding_mode="floor") + (phase > 0)
+        sequence = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), n_windows)
+        nth = torch.arange(len(sequence), device=lengths.device) - (torch.cumsum(n_windows, 0) - n_windows)[sequence]
+        back = torch.where((nth > 0) & (phase[sequence] > 0), phase[sequence] + (nth - 1) * self.seq_len, nth * self.seq_len)
+        ends = self.ends[sequence] - back
+        long_enough = ends - self.starts[sequence] >= 2
+        return self.starts[sequence][long_enough], ends[long_enough]
+
+    @staticmethod
+    def _sort_within_pools(order: Tensor, lengths: Tensor, pool: int) -> Tensor:
+        """Sort rows by length inside each pool of rows, so that a batch holds rows of like length and pads little."""
+        pool_number = torch.div(torch.arange(len(order), device=order.device), pool, rounding_mode="floor")
+        key = pool_number * (lengths.max() + 1) + lengths[order]
+        return order[torch.argsort(key, stable=True)]
+
+
+def training_batch(rows: TrainingRows, firsts: Tensor, ends: Tensor, config: TrainingConfig, generator: torch.Generator) -> Batch:
+    """Hide songs for the cloze objective (BERT4Rec, Sun et al. 2019, section 3.6).
+
+    Rows are cut on the left to the last `seq_len` songs before their end and padded on the left.  In a share of
+    `last_item_probability` of the rows the end is first moved to a random earlier place and only the last song is hidden, as
+    it is when the model is used; in the others every place is hidden with `cloze_probability`, at least one.
+    """
+    B, device = len(ends), ends.device
+    is_last = torch.rand(B, generator=generator, device=device) < config.last_item_probability
+    # The end moves by less than one window, so that every window of a long history keeps its own targets.
+    earliest = torch.minimum(torch.maximum(firsts + 2, ends - rows.seq_len + 1), ends)
+    moved = earliest + (torch.rand(B, generator=generator, device=device) * (ends - earliest + 1)).long()
+    ends = torch.where(is_last, torch.minimum(moved, ends), ends)
+    songs = left_padded(rows.flat, firsts, ends, rows.seq_len)  # (B, L)
+    L = songs.shape[1]
+
+    real = songs != PAD
+    chance = torch.rand(B, L, generator=generator, device=device).masked_fill(~real, 2.0)
+    hidden = chance < config.cloze_probability
+    hidden |= chance == chance.amin(dim=1, keepdim=True)  # at least one
+    last_place = torch.arange(L, device=device) == L - 1
+    hidden = torch.where(is_last[:, None], last_place, hidden) & real  # (B, L)
+
+    places = hidden.flatten().nonzero().squeeze(1)  # (M,)
+    targets = songs.flatten()[places]
+    return Batch(songs=songs.masked_fill(hidden, MASK), places=places, targets=targets)
+
+
+def left_padded(flat: Tensor, firsts: Tensor, ends: Tensor, seq_len: int) -> Tensor:
+    """Gather flat[end - L : end] for each row, PAD where that reaches before the row's first: (B, L) int64.
+
+    L is the longest row of the batch, at most `seq_len`; older songs are cut off on the left.
+    """
+    L = min(seq_len, int((ends - firsts).max()))
+    index = ends[:, None] - L + torch.arange(L, device=flat.device)  # (B, L)
+    inside = index >= firsts[:, None]
+    return torch.where(inside, flat[index.clamp(min=0)].long(), PAD)
+
+
+def inference_batch(prefixes: Sequence[np.ndarray], seq_len: int) -> Tensor:
+    """Rows for validation and serving: the last seq_len - 1 songs, then MASK; padded on the left, (B, L) int64.
+
+    >>> inference_batch([np.array([5, 6, 7]), np.array([8])], seq_len=3).tolist()
+    [[6, 7, 1], [0, 8, 1]]
+    """
+    kept = [prefix[-(seq_len - 1) :] for prefix in prefixes]
+    L = 1 + max((len(prefix) for prefix in kept), default=0)
+    songs = np.full((len(kept), L), PAD, np.int64)
+    songs[:, -1] = MASK
+    lengths = np.array([len(prefix) for prefix in kept])
+    inside = np.arange(L - 1) >= (L - 1 - lengths)[:, None]
+    if inside.any():
+        songs[:, :-1][inside] = np.concatenate(kept)
+    return torch.from_numpy(songs)

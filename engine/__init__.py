@@ -1,0 +1,1 @@
+"""The machinery under a training run: processes, precision, schedule, checkpoints, progress."""

@@ -1,0 +1,109 @@
+"""A model beside the baselines, on the held-out part of one snapshot: the same tasks, candidates and metrics for all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from config import EvaluationConfig
+from dataset import TEST, TRAIN, VALIDATION, Snapshot
+from evaluation.baselines import Baseline, Blend, CoOccurrence, ItemKNN, Markov, Popularity, Random
+from evaluation.protocols import Evaluation, NextSongTask, evaluate, leave_one_out_tasks, next_song_tasks
+
+Score = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+REPEATS_MATTER_FROM = 0.01  # share of training songs that occurred earlier in their sequence
+BLEND_TASKS = 1000  # validation tasks on which the blend's weights are chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The tasks of one part, and the rules under which all scores are judged on them."""
+
+    tasks: NextSongTask
+    n_songs: int
+    allow_repeats: bool
+    trained: np.ndarray  # (V,) whether a song occurs in training
+
+    def judge(self, score: Score, progress: Callable[[int], None] | None = None) -> Evaluation:
+        """Metrics of a score function on these tasks."""
+        return evaluate(
+            score, self.tasks, n_songs=self.n_songs, allow_repeats=self.allow_repeats, trained=self.trained, progress=progress
+        )
+
+
+def held_out(snapshot: Snapshot, part: int, config: EvaluationConfig, max_tasks: int | None = None) -> HeldOut:
+    """The tasks of a part: with leave_one_out its one hidden song per sequence, else every song of the last share.
+
+    `max_tasks` thins them evenly, for a quick look after each epoch.
+    """
+    if snapshot.policy == "leave_one_out":
+        tasks = leave_one_out_tasks(
+            snapshot.sequences, snapshot.offsets, snapshot.indices(part), from_end=2 if part == VALIDATION else 1
+        )
+    else:
+        tasks = next_song_tasks(snapshot.sequences, snapshot.offsets, snapshot.indices(part), config.last_share)
+    if max_tasks is not None and len(tasks) > max_tasks:
+        tasks = tasks.select(np.linspace(0, len(tasks) - 1, max_tasks).astype(np.int64))
+    return HeldOut(
+        tasks=tasks,
+        n_songs=snapshot.n_songs,
+        allow_repeats=repeats_allowed(snapshot, config),
+        trained=np.arange(snapshot.n_songs) < snapshot.manifest["counts"]["fitted_songs"],
+    )
+
+
+def repeats_allowed(snapshot: Snapshot, config: EvaluationConfig) -> bool:
+    """Whether a song of the prefix is a candidate: as set, or by how often songs repeat within training sequences."""
+    if config.allow_repeats != "auto":
+        return config.allow_repeats == "yes"
+    return repeat_share(*snapshot.part(TRAIN)) > REPEATS_MATTER_FROM
+
+
+def repeat_share(sequences: np.ndarray, offsets: np.ndarray) -> float:
+    """Share of the rows whose song stood earlier in the same sequence.
+
+    >>> repeat_share(np.array([5, 6, 5, 5]), np.array([0, 3, 4]))
+    0.25
+    """
+    if not len(sequences):
+        return 0.0
+    sequence_of_row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    distinct = len(np.unique(sequence_of_row * (np.int64(sequences.max()) + 1) + sequences))
+    return 1 - distinct / len(sequences)
+
+
+def baseline_scores(snapshot: Snapshot, config: EvaluationConfig, seed: int = 0) -> dict[str, Score]:
+    """Random, popularity, Markov, co-occurrence, kNN, and a blend of the last three weighed on validation tasks."""
+    sequences, offsets = snapshot.part(TRAIN)
+    parts: dict[str, Baseline] = {
+        "random": Random(seed),
+        "popularity": Popularity(),
+        "Markov": Markov(),
+        "co-occurrence": CoOccurrence(),
+        "item kNN": ItemKNN(),
+    }
+    scores: dict[str, Score] = {name: part.fit(sequences, offsets, snapshot.n_songs).score for name, part in parts.items()}
+    validation = held_out(snapshot, VALIDATION, config, max_tasks=BLEND_TASKS)
+    if len(validation.tasks):
+        blend = Blend({name: parts[name] for name in ("Markov", "co-occurrence", "item kNN")})
+        blend.choose_weights(validation.tasks, n_songs=snapshot.n_songs, allow_repeats=validation.allow_repeats)
+        scores["blend of the three"] = blend.score
+    return scores
+
+
+def compare(
+    scores: Mapping[str, Score],
+    snapshot: Snapshot,
+    config: EvaluationConfig,
+    *,
+    part: int = TEST,
+    report: Callable[[str], None] = lambda name: None,
+) -> dict[str, Evaluation]:
+    """Judge every score function on one part; `report` is called with the name before each."""
+    judged = held_out(snapshot, part, config)
+    results = {}
+    for name, score in scores.items():
+        report(name)
+        results[name] = judged.judge(score)
+    return results

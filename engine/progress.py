@@ -1,0 +1,37 @@
+"""What a run tells while it goes: bars on the terminal, scalars for TensorBoard."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def bar(items: Iterable[Item], *, total: int | None = None, title: str, enabled: bool = True) -> "tqdm[Item]":
+    """A progress bar on standard error; silent when `enabled` is false."""
+    return tqdm(items, total=total, desc=title, disable=not enabled, file=sys.stderr, leave=False, dynamic_ncols=True)
+
+
+class Scalars:
+    """TensorBoard scalars of a run, per step and per epoch; a disabled one writes nothing."""
+
+    def __init__(self, folder: Path, *, enabled: bool = True):
+        self._writer = SummaryWriter(str(folder)) if enabled else None
+
+    def add(self, prefix: str, values: Mapping[str, float], step: int) -> None:
+        """Add one value per name as prefix/name."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{prefix}/{name}", value, step)
+
+    def __enter__(self) -> "Scalars":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._writer is not None:
+            self._writer.close()

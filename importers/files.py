@@ -1,0 +1,167 @@
+"""Text files that somebody hands over: plain, gzip-compressed, or inside a zip; read as lines and as delimited rows.
+
+Nothing is unpacked to disk and no file is held in memory.  Whatever is wrong with a file as a whole ends as one DataError;
+what is wrong with one row is noted in the tally, and costs that row only.
+"""
+
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from errors import DataError
+
+# A line of this length is no row of ours; without a bound, a few compressed kilobytes can ask for all of the memory.
+MAX_LINE_CHARACTERS = 1_048_576
+# A row goes over several lines only where a title in quotes does; more means a quote that is never closed.
+MAX_LINES_PER_ROW = 100
+# MovieLens 32M holds 5 files and 1.0 GB, a ListenBrainz export a file for each month.
+MAX_ZIP_ENTRIES = 2_000
+MAX_ZIP_BYTES = 4 * 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFile:
+    """One file, wherever it lies.  `name` is what messages call it, `open` gives its bytes, decompressed."""
+
+    name: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+
+    def lines(self, encoding: str = "utf-8-sig") -> Iterator[str]:
+        """Lines with their ends.  Raises DataError when the file is away, truncated, damaged, or not in `encoding`."""
+        number = 0
+        try:
+            with self.open() as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as decoded:
+                while line := decoded.readline(MAX_LINE_CHARACTERS):
+                    number += 1
+                    if len(line) == MAX_LINE_CHARACTERS:
+                        raise DataError(f"{self.name} line {number} is longer than {MAX_LINE_CHARACTERS:,} characters: not a table")
+                    yield line
+        except UnicodeDecodeError as exc:
+            raise DataError(f"{self.name} is not {encoding.removesuffix('-sig').upper()} after line {number}: save it as that") from exc
+        except EOFError as exc:
+            raise DataError(f"{self.name} is truncated after line {number}: copy it again") from exc
+        except (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as exc:
+            raise DataError(f"{self.name} is damaged after line {number} ({exc}): copy it again") from exc
+        except (NotImplementedError, RuntimeError) as exc:  # what zipfile raises for foreign compression and for passwords
+            raise DataError(f"{self.name} cannot be unpacked ({exc}): unpack it first and name the folder") from exc
+        except OSError as exc:
+            raise DataError(f"{self.name} cannot be read: {exc.strerror or exc}") from exc
+
+
+def file_at(path: Path) -> TextFile:
+    """The file at a path; a name that ends in .gz is decompressed."""
+    if path.suffix == ".gz":
+        return TextFile(name=path.name, open=lambda: gzip.open(path, "rb"))
+    return TextFile(name=path.name, open=lambda: path.open("rb"))
+
+
+def files_in(path: Path) -> dict[str, TextFile]:
+    """The files directly in a folder, or at the shallowest place where a zip has each name, by base name.
+
+    Raises DataError when there is neither folder nor zip, or the zip is damaged or larger than MAX_ZIP_ENTRIES or MAX_ZIP_BYTES.
+    """
+    if path.is_dir():
+        return {child.name: file_at(child) for child in sorted(path.iterdir()) if child.is_file()}
+    if not path.exists():
+        raise DataError(f"{path} does not exist: name a folder or a zip file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as exc:
+        raise DataError(f"{path.name} is neither a folder nor a readable zip file ({exc})") from exc
+    _check_size(path, members)
+    return {PurePosixPath(member.filename).name: _zip_member(path, member) for member in _outermost_last(members)}
+
+
+def _check_size(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    if len(members) > MAX_ZIP_ENTRIES:
+        raise DataError(f"{path.name} has {len(members):,} entries, more than {MAX_ZIP_ENTRIES:,}: unpack it and name the folder")
+    # zipfile never gives more bytes of a member than it declares here.
+    size = sum(member.file_size for member in members)
+    if size > MAX_ZIP_BYTES:
+        raise DataError(f"{path.name} unpacks to {size:,} bytes, more than {MAX_ZIP_BYTES:,}: unpack it and name the folder")
+
+
+def _outermost_last(members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    files = [member for member in members if not member.is_dir() and not member.filename.startswith("__MACOSX/")]
+    return sorted(files, key=lambda member: (-member.filename.count("/"), member.filename))
+
+
+def _zip_member(path: Path, member: zipfile.ZipInfo) -> TextFile:
+    @contextmanager
+    def unpacked() -> Iterator[IO[bytes]]:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+            yield stream
+
+    return TextFile(name=member.filename, open=unpacked)
+
+
+class _RowLines:
+    """Feeds a csv reader, and keeps the lines of the row at hand so that they can be read again."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._row: list[str] = []
+        self.number = 1
+        """Of the line on which the row at hand begins."""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if len(self._row) == MAX_LINES_PER_ROW:
+            raise csv.Error("a quote is never closed")
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._row.append(line)
+        return line
+
+    def begin_row(self) -> None:
+        self.number += len(self._row)
+        self._row.clear()
+
+    def give_up_row(self) -> None:
+        """Leave the row's first line behind; the others come again."""
+        self._again.extendleft(reversed(self._row[1:]))
+        del self._row[1:]
+
+    def has_nul(self) -> bool:
+        return any("\0" in line for line in self._row)
+
+
+def delimited_rows(
+    file: TextFile,
+    *,
+    skip: Callable[[str, int], None],
+    delimiter: str = ",",
+    encoding: str = "utf-8-sig",
+    quoted: bool = True,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of each row's first line, from 1, and its fields; `skip` is told reason and line of rows that are no rows.
+
+    Empty lines are passed over.  A quote that is never closed costs its own line, not those behind it.
+    """
+    feed = _RowLines(file.lines(encoding))
+    reader = csv.reader(feed, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+    while True:
+        feed.begin_row()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            feed.give_up_row()
+            skip("quotes do not match, or a field is too long", feed.number)
+            continue
+        if feed.has_nul():
+            skip("a NUL character, which PostgreSQL cannot store", feed.number)
+        elif fields:
+            yield feed.number, fields

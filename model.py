@@ -1,0 +1,284 @@
+"""BERT4Rec over songs, albums, artists and audio features, in one file.
+
+The network of BERT4Rec (Sun et al. 2019, https://arxiv.org/abs/1904.06690): a bidirectional transformer encoder that predicts
+hidden songs of a sequence.  A song enters as its song, album and artist embeddings side by side plus a projection of its
+numeric features, and leaves through the same parts: the score of a song is the product of the encoder's output with that sum.
+So a song that no training sequence held still has a score, from its artist, its album and how it sounds.
+
+Shape letters: B rows of a batch, L places of a row, M masked places of a batch, V songs of the catalogue (the three specials
+included), T songs seen in training (a prefix of V), K sampled negatives, D width of the model, F feature columns, H heads.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
+
+# The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
+EMBEDDING_STD = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """What is known of each song, by song number.  Numbers from n_fitted_* on were not seen in training."""
+
+    song_artist: Tensor  # (V,) int
+    song_album: Tensor  # (V,) int
+    song_features: Tensor  # (V, F) float32
+    n_fitted_songs: int
+    n_fitted_albums: int
+    n_fitted_artists: int
+
+
+class PartEmbedding(nn.Embedding):
+    """An embedding table for the fitted numbers; every other number takes the row of UNKNOWN."""
+
+    def __init__(self, n_fitted: int, width: int):
+        super().__init__(n_fitted, width, padding_idx=PAD)
+        nn.init.normal_(self.weight, std=EMBEDDING_STD)
+        with torch.no_grad():
+            self.weight[PAD].zero_()
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Embed numbers of any shape (...) into (..., width)."""
+        return super().forward(torch.where(numbers < self.num_embeddings, numbers, UNKNOWN))
+
+
+class FeatureProjection(nn.Module):
+    """Numeric features to model width: standardised over the catalogue, then a two-layer perceptron.
+
+    The hidden layer lets a feature prefer a value (the next track number, a tempo close by) where a plain product could only
+    prefer more or less of it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, song_features: Tensor, d_model: int):
+        super().__init__()
+        real = song_features[FIRST_NUMBER:]
+        columns = song_features.shape[1]
+        spread = real.std(dim=0, correction=0) if len(real) else torch.zeros(columns)
+        self.register_buffer("mean", real.mean(dim=0) if len(real) else torch.zeros(columns))
+        self.register_buffer("std", torch.where(spread > 1e-6, spread, 1.0))
+        self.hidden = nn.Linear(columns, d_model)
+        self.out = nn.Linear(d_model, d_model)
+        nn.init.normal_(self.out.weight, std=EMBEDDING_STD / d_model**0.5)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., F) to (..., D)."""
+        return self.out(F.gelu(self.hidden((features - self.mean) / self.std)))
+
+
+class SongEmbedding(nn.Module):
+    """A song as the sum of its parts; the same module serves input and output."""
+
+    song_artist: Tensor
+    song_album: Tensor
+    song_features: Tensor
+
+    def __init__(self, config: ModelConfig, catalogue: Catalogue):
+        super().__init__()
+        # Persistent buffers: a checkpoint carries its catalogue, and scores without the snapshot.
+        self.register_buffer("song_artist", _with_specials(catalogue.song_artist))
+        self.register_buffer("song_album", _with_specials(catalogue.song_album))
+        self.register_buffer("song_features", catalogue.song_features.float().clone())
+        self.song = PartEmbedding(catalogue.n_fitted_songs, config.d_songs)
+        self.album = PartEmbedding(catalogue.n_fitted_albums, config.d_albums) if config.d_albums else None
+        self.artist = PartEmbedding(catalogue.n_fitted_artists, config.d_artists) if config.d_artists else None
+        has_features = config.use_features and catalogue.song_features.shape[1] > 0
+        self.features = FeatureProjection(self.song_features, config.d_model) if has_features else None
+
+    def forward(self, songs: Tensor, hidden_ids: Tensor | None = None) -> Tensor:
+        """Embed song numbers (...) into (..., D); where `hidden_ids` (...) is true the song's own id counts as unknown."""
+        own = songs if hidden_ids is None else songs.masked_fill(hidden_ids & (songs >= FIRST_NUMBER), UNKNOWN)
+        parts = [self.song(own)]
+        if self.album is not None:
+            parts.append(self.album(self.song_album[songs]))
+        if self.artist is not None:
+            parts.append(self.artist(self.song_artist[songs]))
+        embedded = torch.cat(parts, dim=-1)  # (..., D)
+        if self.features is not None:
+            numeric = self.features(self.song_features[songs])  # (..., D)
+            embedded = embedded + numeric.masked_fill((songs < FIRST_NUMBER)[..., None], 0.0)
+        return embedded
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional multi-head self-attention; no place looks at padding."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.heads, self.dropout_prob = config.heads, config.dropout_prob
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
+        self.out = nn.Linear(config.d_model, config.d_model)
+
+    def forward(self, hidden: Tensor, visible: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D); `visible` (B, 1, 1, L) is true at real songs."""
+        B, L, D = hidden.shape
+        query, key, value = self.qkv(hidden).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, L, D/H)
+        dropout = self.dropout_prob if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)  # (B, H, L, D/H)
+        return self.out(mixed.transpose(1, 2).reshape(B, L, D))  # (B, L, D)
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward layer, each normalised before and added after (pre-norm)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.attention = SelfAttention(config)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.d_model, config.d_ff),
+            nn.GELU(),
+            nn.Dropout(config.dropout_prob),
+            nn.Linear(config.d_ff, config.d_model),
+        )
+        self.dropout = nn.Dropout(config.dropout_prob)
+
+    def forward(self, hidden: Tensor, visible: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), visible))
+        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+
+
+class BERT4Rec(nn.Module):
+    """The whole model.  Training calls it for a loss; serving takes `encode_last` and the output side."""
+
+    def __init__(self, config: ModelConfig, catalogue: Catalogue):
+        super().__init__()
+        self.config = config
+        self.n_fitted_songs = catalogue.n_fitted_songs
+        self.embedding = SongEmbedding(config, catalogue)
+        # A place is numbered by its distance from the end of the row, where the song to predict stands when the model is used.
+        self.position = nn.Embedding(config.seq_len, config.d_model)
+        self.embedding_norm = nn.LayerNorm(config.d_model)
+        self.dropout = nn.Dropout(config.dropout_prob)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.N))
+        self.head = nn.Sequential(
+            nn.LayerNorm(config.d_model), nn.Linear(config.d_model, config.d_model), nn.GELU(), nn.LayerNorm(config.d_model)
+        )
+        self.bias = nn.Parameter(torch.zeros(catalogue.n_fitted_songs))  # row UNKNOWN serves every song not fitted
+        nn.init.normal_(self.position.weight, std=EMBEDDING_STD)
+
+    @property
+    def n_songs(self) -> int:
+        """V: songs of the catalogue, the specials included."""
+        return len(self.embedding.song_artist)
+
+    def encode(self, songs: Tensor, hidden_ids: Tensor | None = None) -> Tensor:
+        """Run the encoder over left-padded rows: (B, L) song numbers to (B, L, D)."""
+        L = songs.shape[1]
+        distance = torch.arange(L - 1, -1, -1, device=songs.device)
+        visible = (songs != PAD)[:, None, None, :]  # (B, 1, 1, L)
+        # A row of padding alone would have nothing to attend to, and softmax over nothing is NaN.
+        visible = visible | ~visible.any(dim=-1, keepdim=True)
+        hidden = self.embedding(songs, hidden_ids) + self.position(distance)  # (B, L, D)
+        hidden = self.dropout(self.embedding_norm(hidden))
+        for block in self.blocks:
+            hidden = block(hidden, visible)
+        return hidden
+
+    def encode_last(self, songs: Tensor) -> Tensor:
+        """The query of the last place of each row, (B, L) to (B, D); the last place holds MASK."""
+        return self.head(self.encode(songs)[:, -1])
+
+    def output_embeddings(self) -> Tensor:
+        """The output side for the whole catalogue, (V, D)."""
+        return self.embedding(torch.arange(self.n_songs, device=self.bias.device))
+
+    def output_bias(self) -> Tensor:
+        """The bias for the whole catalogue, (V,): minus infinity at the specials, which are never recommended."""
+        bias = self.bias[UNKNOWN].repeat(self.n_songs)
+        bias[: self.n_fitted_songs] = self.bias
+        bias[:FIRST_NUMBER] = -torch.inf
+        return bias
+
+    def score(self, songs: Tensor) -> Tensor:
+        """Scores of every song as the one at the last place, (B, L) to (B, V); the specials get minus infinity."""
+        return self.encode_last(songs) @ self.output_embeddings().T + self.output_bias()
+
+    def forward(
+        self,
+        songs: Tensor,
+        places: Tensor,
+        targets: Tensor,
+        *,
+        unknown_song_probability: float = 0.0,
+        label_smoothing: float = 0.0,
+        negatives: "Negatives | None" = None,
+    ) -> Tensor:
+        """Mean cross-entropy (nats) at the masked places: `songs` (B, L) with MASK, `places` (M,) in B * L, `targets` (M,).
+
+        Logits are computed at the masked places only.  With `negatives` each target is compared with the shared sample
+        instead of all T songs.  Ids are hidden with `unknown_song_probability` on the input and on the output side, so that
+        the rest of a song learns to stand in for its id.
+        """
+        hidden_ids = torch.rand(songs.shape, device=songs.device) < unknown_song_probability
+        queries = self.head(self.encode(songs, hidden_ids).flatten(0, 1)[places])  # (M, D)
+        if negatives is None:
+            songs_known = torch.arange(self.n_fitted_songs, device=songs.device)
+            hidden_known = torch.rand(songs_known.shape, device=songs.device) < unknown_song_probability
+            logits = queries @ self.embedding(songs_known, hidden_known).T + self._trained_bias()  # (M, T)
+            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        return self._sampled_loss(queries, targets, negatives, unknown_song_probability, label_smoothing)
+
+    def _trained_bias(self) -> Tensor:
+        special = torch.arange(self.n_fitted_songs, device=self.bias.device) < FIRST_NUMBER
+        return self.bias.masked_fill(special, -1e4)  # (T,); finite, so that label smoothing stays finite
+
+    def _sampled_loss(
+        self, queries: Tensor, targets: Tensor, negatives: "Negatives", unknown_song_probability: float, label_smoothing: float
+    ) -> Tensor:
+        """Softmax over the target and K shared negatives, each logit corrected by how often it is drawn (logQ).
+
+        Bengio and Senécal 2008; Yi et al., RecSys 2019, section 4: without the correction popular songs are pushed down.
+        """
+        drawn = torch.cat([targets, negatives.songs])  # (M + K,)
+        hidden_ids = torch.rand(drawn.shape, device=drawn.device) < unknown_song_probability
+        embeddings = self.embedding(drawn, hidden_ids)  # (M + K, D)
+        M = len(targets)
+        positive = (queries * embeddings[:M]).sum(-1) + self.bias[targets]  # (M,)
+        shared = queries @ embeddings[M:].T + (self.bias[negatives.songs] - negatives.log_expected_count)  # (M, K)
+        shared = shared.masked_fill(targets[:, None] == negatives.songs, -torch.inf)  # a target is no negative of its own
+        logits = torch.cat([positive[:, None], shared], dim=1)  # (M, 1 + K)
+        return F.cross_entropy(logits, torch.zeros_like(targets), label_smoothing=label_smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negatives:
+    """A sample of songs shared by all masked places of a step."""
+
+    songs: Tensor  # (K,) int64
+    log_expected_count: Tensor  # (K,) log(K * q(song)): how often the sampler draws that song in a step
+
+
+class NegativeSampler:
+    """Draws negatives with replacement by training frequency to the power 0.75 (Mikolov et al. 2013, section 2.2)."""
+
+    def __init__(self, frequencies: Tensor, power: float = 0.75):
+        """`frequencies` (T,): plays of each fitted song in training; the specials are never drawn."""
+        weights = frequencies.double().clamp(min=1).pow(power)
+        weights[:FIRST_NUMBER] = 0
+        self.probabilities = weights / weights.sum()
+        self.cumulative = self.probabilities.cumsum(0)
+
+    def draw(self, K: int, generator: torch.Generator) -> Negatives:
+        """Draw K negatives; `generator` lives on the frequencies' device."""
+        uniform = torch.rand(K, generator=generator, device=self.cumulative.device, dtype=torch.float64)
+        songs = torch.searchsorted(self.cumulative, uniform).clamp(FIRST_NUMBER, len(self.cumulative) - 1)
+        return Negatives(songs=songs, log_expected_count=(K * self.probabilities[songs]).log().float())
+
+
+def _with_specials(numbers: Tensor) -> Tensor:
+    """Artist or album numbers per song (V,), with PAD, MASK and UNKNOWN standing for themselves."""
+    numbers = numbers.long().clone()
+    specials = torch.tensor([PAD, MASK, UNKNOWN])
+    numbers[:FIRST_NUMBER] = specials[: len(numbers)]
+    return numbers

@@ -1,0 +1,182 @@
+"""Why a song is in an answer: what it shares with the sequence, and which songs of the sequence speak for it.
+
+Cheap reasons look at facts: the same album, the same artist, or, when neither is shared, tempo and energy.  Dear ones leave each
+song of the context out in turn and look at how far the recommended song falls: one forward pass of at most seq_len rows.
+
+A reason is fields for machines plus one sentence for people (`Reason.sentence`), with titles where they are known.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import FIRST_NUMBER
+from dataset import inference_batch
+from serving.index import ScoringIndex
+
+SongId = int | str | UUID
+
+COMPARED_FEATURES = ("tempo", "energy")
+# A quarter of a standard deviation: about 7 beats a minute for the tempo of popular music.
+CLOSE_STANDARD_DEVIATIONS = 0.25
+# More songs than this make no sentence; the first ones carry nearly all of the score.
+MOST_CONTRIBUTORS = 3
+
+
+class ReasonKind(StrEnum):
+    """What speaks for a song."""
+
+    BECAUSE_OF = "because_of"  # its lead falls by `weight` without that song
+    SAME_ALBUM = "same_album"
+    SAME_ARTIST = "same_artist"
+    CLOSE_FEATURES = "close_features"  # the named features are within a quarter of a standard deviation
+    WHOLE_SEQUENCE = "whole_sequence"  # nothing of the above: no single song or fact explains it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One reason; `song_id` is the song of the sequence that it points at."""
+
+    kind: ReasonKind
+    song_id: SongId | None = None
+    weight: float | None = None  # score points, only for BECAUSE_OF
+    features: tuple[str, ...] = ()  # only for CLOSE_FEATURES
+
+    def sentence(self, titles: Mapping[SongId, str] | None = None) -> str:
+        """The reason in words, with the song's title where `titles` has it, else with its id.
+
+        >>> Reason(kind=ReasonKind.SAME_ARTIST, song_id=17).sentence({17: "Blue Train"})
+        'same artist as "Blue Train"'
+        """
+        title = (titles or {}).get(self.song_id) if self.song_id is not None else None
+        song = f"song {self.song_id}" if title is None else f'"{title}"'
+        match self.kind:
+            case ReasonKind.BECAUSE_OF:
+                return f"because of {song}"
+            case ReasonKind.SAME_ALBUM:
+                return f"same album as {song}"
+            case ReasonKind.SAME_ARTIST:
+                return f"same artist as {song}"
+            case ReasonKind.CLOSE_FEATURES:
+                return f"{' and '.join(self.features)} close to {song}"
+            case ReasonKind.WHOLE_SEQUENCE:
+                return "goes with the sequence as a whole"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for an answer or a jsonb column; fields that say nothing are left out."""
+        fields = {
+            "kind": self.kind.value,
+            "song_id": plain_id(self.song_id),
+            "weight": self.weight,
+            "features": list(self.features),
+        }
+        return {name: value for name, value in fields.items() if value not in (None, [])} | {"text": self.sentence()}
+
+
+def plain_id(song_id: SongId | None) -> int | str | None:
+    """An id as JSON can hold it: a UUID as text, the rest as it is."""
+    return str(song_id) if isinstance(song_id, UUID) else song_id
+
+
+class SequenceEncoder(Protocol):
+    """What leave-one-out needs of a model."""
+
+    def encode_last(self, songs: Tensor) -> Tensor:
+        """Left-padded rows (B, L) ending in MASK -> contexts (B, D)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SongFacts:
+    """What is known of each song by number, V rows each."""
+
+    artists: np.ndarray  # (V,) artist numbers
+    albums: np.ndarray  # (V,) album numbers
+    features: Mapping[str, np.ndarray]  # name -> (V,) in standard deviations, NaN where missing
+
+    @classmethod
+    def gather(cls, artists: Tensor, albums: Tensor, features: Tensor, feature_names: Sequence[str]) -> "SongFacts":
+        """Keep the columns that reasons compare; a value whose `<name>_missing` indicator is set becomes NaN."""
+        columns = {name: features[:, place].cpu().numpy() for place, name in enumerate(feature_names)}
+        compared = {}
+        for name in COMPARED_FEATURES:
+            if name in columns:
+                missing = columns.get(f"{name}_missing", np.zeros(len(features)))
+                compared[name] = np.where(missing > 0, np.nan, columns[name])
+        return cls(artists=artists.cpu().numpy(), albums=albums.cpu().numpy(), features=compared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownSongs:
+    """The songs of a sequence that the model knows, oldest first."""
+
+    numbers: np.ndarray  # (n,) int64
+    ids: tuple[SongId, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def last(self, n: int) -> "KnownSongs":
+        """The n newest songs."""
+        return KnownSongs(numbers=self.numbers[-n:], ids=self.ids[-n:])
+
+
+def shared_facts(facts: SongFacts, sequence: KnownSongs, song: int) -> list[Reason]:
+    """The cheap reasons for a song number: album and artist shared with the newest such song, else close features.
+
+    Empty when nothing is shared.
+    """
+    albums = np.flatnonzero(_same(facts.albums, sequence.numbers, song))
+    artists = np.flatnonzero(_same(facts.artists, sequence.numbers, song))
+    if albums.size:
+        return [Reason(kind=ReasonKind.SAME_ALBUM, song_id=sequence.ids[albums[-1]])]
+    if artists.size:
+        return [Reason(kind=ReasonKind.SAME_ARTIST, song_id=sequence.ids[artists[-1]])]
+    return _close_features(facts, sequence, song)
+
+
+def _same(column: np.ndarray, sequence: np.ndarray, song: int) -> np.ndarray:
+    # Songs without an artist or album all carry a special number, which they do not share.
+    return (column[sequence] == column[song]) & (column[song] >= FIRST_NUMBER)
+
+
+def _close_features(facts: SongFacts, sequence: KnownSongs, song: int) -> list[Reason]:
+    if not facts.features:
+        return []
+    names = list(facts.features)
+    gaps = np.stack([np.abs(column[sequence.numbers] - column[song]) for column in facts.features.values()], axis=1)  # (n, F)
+    close = gaps <= CLOSE_STANDARD_DEVIATIONS  # False where a value is missing
+    if not close.any():
+        return []
+    # Most close features first, then the smallest gaps among them, then the newest song.
+    nearest = np.lexsort((-np.arange(len(sequence)), np.where(close, gaps, 0).sum(axis=1), -close.sum(axis=1)))[0]
+    features = tuple(name for name, is_close in zip(names, close[nearest], strict=True) if is_close)
+    return [Reason(kind=ReasonKind.CLOSE_FEATURES, song_id=sequence.ids[nearest], features=features)]
+
+
+def leave_one_out(model: SequenceEncoder, index: ScoringIndex, context: np.ndarray, songs: np.ndarray) -> np.ndarray:
+    """By how much the lead of each of `songs` (k,) falls when one song of `context` (n,) is left out: (n, k) score points.
+
+    Positive: that song speaks for the recommended one.  One forward pass of n + 1 rows.
+    """
+    without = [np.delete(context, place) for place in range(len(context))]
+    with torch.inference_mode():
+        contexts = model.encode_last(inference_batch([*without, context], seq_len=len(context) + 1))  # (n + 1, D)
+        leads = index.leads(contexts, songs)  # (n + 1, k)
+    return leads[-1] - leads[:-1]
+
+
+def contributors(context: KnownSongs, weights: np.ndarray) -> list[Reason]:
+    """The songs of the context that speak most for one recommended song, given its column (n,) of `leave_one_out`."""
+    strongest = np.argsort(-weights, kind="stable")[:MOST_CONTRIBUTORS]
+    return [
+        Reason(kind=ReasonKind.BECAUSE_OF, song_id=context.ids[place], weight=float(weights[place]))
+        for place in strongest
+        if weights[place] > 0
+    ]

@@ -1,0 +1,30 @@
+-- songs_by_id: the columns of songs.sql for a list of ids, the parameter song_ids.  Ids without a song have no row.
+--
+-- A percent sign stands twice in this file (LIKE 'a%%'), because of the parameter.
+SELECT
+    song.song_id,
+    song.artist_id,
+    song.album_id,
+    song.title,
+    artist.name AS artist_name,
+    album.title AS album_title,
+    song.explicit,
+    song.mode,
+    song.disc_number,
+    song.track_number,
+    song.danceability,
+    song.energy,
+    song.loudness,
+    song.speechiness,
+    song.acousticness,
+    song.instrumentalness,
+    song.liveness,
+    song.valence,
+    song.tempo,
+    song.duration_ms,
+    song.time_signature,
+    song.key
+FROM music.song
+LEFT JOIN music.artist ON artist.artist_id = song.artist_id
+LEFT JOIN music.album ON album.album_id = song.album_id
+WHERE song.song_id = ANY(%(song_ids)s::text[]);

@@ -1,0 +1,104 @@
+"""A real PostgreSQL for every test that asks: the embedded server, or the one that the environment names.
+
+Each test has a database of its own, cloned from a migrated template.
+"""
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import pytest
+from psycopg import sql
+
+from config import PROJECT_ROOT, database_url_from
+from storage.connections import Connection, connect, with_database
+from storage.embedded import EmbeddedServer
+from storage.migrate import migrate
+
+# Tests need no durability: a server that dies takes its test databases with it.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """The maintenance database of the server that the tests run on; its role may create databases."""
+    named = database_url_from(os.environ)
+    if named is not None:
+        yield named
+        return
+    with EmbeddedServer(PROJECT_ROOT / ".local" / "tests", settings=FAST) as server:
+        yield server.maintenance_url
+
+
+NewDatabase = Callable[[str | None], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def new_database(server_url: str) -> NewDatabase:
+    """`with new_database(template) as url:` makes a database (None: an empty one) that is gone afterwards."""
+    prefix = f"test_{os.getpid()}_{secrets.token_hex(3)}"
+    numbers = itertools.count()
+
+    @contextmanager
+    def make(template: str | None) -> Iterator[str]:
+        name = f"{prefix}_{next(numbers)}"
+        with _administrating(server_url) as administrator:
+            administrator.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*map(sql.Identifier, (name, template or "template0")))
+            )
+        try:
+            yield with_database(server_url, name)
+        finally:
+            with _administrating(server_url) as administrator:
+                administrator.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def template_database(new_database: NewDatabase) -> Iterator[str]:
+    """The name of a database with all migrations and no rows."""
+    with new_database(None) as url:
+        with connect(url) as connection:
+            migrate(connection)
+        yield url.rpartition("/")[2].partition("?")[0]
+
+
+@pytest.fixture
+def empty_database_url(new_database: NewDatabase) -> Iterator[str]:
+    """A database without any of our schemas."""
+    with new_database(None) as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(new_database: NewDatabase, template_database: str) -> Iterator[str]:
+    """A migrated database of this test's own."""
+    with new_database(template_database) as url:
+        yield url
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    """A connection to `database_url`; what is not committed is lost at the end."""
+    opened = connect(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def another_connection(database_url: str) -> Iterator[Connection]:
+    """A second connection to the same database, for what two race for."""
+    opened = connect(database_url)
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def _administrating(server_url: str) -> Iterator[Connection]:
+    with ExitStack() as stack:
+        administrator = stack.enter_context(connect(server_url))
+        administrator.autocommit = True  # databases are not made in transactions
+        yield administrator

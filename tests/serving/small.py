@@ -1,0 +1,57 @@
+"""A small world for tests of serving: a dozen songs, untrained weights from a seed, no files."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from config import FIRST_NUMBER, ModelConfig, ServiceConfig
+from model import BERT4Rec, Catalogue
+from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder
+from serving.recommender import ModelInfo, Recommender
+
+SONGS = [f"s{number:02d}" for number in range(12)]
+SEQ_LEN = 6
+
+
+def small_encoders(ids=SONGS):
+    """Song i gets number FIRST_NUMBER + i; every third song shares an artist, every sixth an album."""
+    frame = pd.DataFrame({"tempo": np.linspace(80.0, 160.0, len(ids)), "energy": np.linspace(0.9, 0.1, len(ids))})
+    artists = IdEncoder("artist").fit([f"artist {number}" for number in range(3)])
+    albums = IdEncoder("album").fit([f"album {number}" for number in range(6)])
+    return Encoders(songs=IdEncoder().fit(list(ids)), albums=albums, artists=artists, features=FeatureEncoder().fit(frame)), frame
+
+
+def small_recommender(ids=SONGS, seed=0, config=None, model_id="run/epoch-001/0123456789ab"):
+    encoders, frame = small_encoders(ids)
+    V = len(encoders.songs)
+    features = np.zeros((V, len(encoders.features.feature_names)), np.float32)
+    features[FIRST_NUMBER:] = encoders.features.encode(frame)
+    places = np.arange(V - FIRST_NUMBER)
+    torch.manual_seed(seed)
+    model = BERT4Rec(
+        ModelConfig(seq_len=SEQ_LEN, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=1, heads=2),
+        Catalogue(
+            song_artist=torch.tensor([0, 1, 2, *(FIRST_NUMBER + places % 3)]),
+            song_album=torch.tensor([0, 1, 2, *(FIRST_NUMBER + places % 6)]),
+            song_features=torch.from_numpy(features),
+            n_fitted_songs=V,
+            n_fitted_albums=FIRST_NUMBER + 6,
+            n_fitted_artists=FIRST_NUMBER + 3,
+        ),
+    )
+    return Recommender(model=model, encoders=encoders, info=small_info(model_id), config=config or ServiceConfig())
+
+
+def small_info(model_id="run/epoch-001/0123456789ab"):
+    return ModelInfo(
+        model_id=model_id,
+        trained_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        path=Path("models/run/epoch-001"),
+        encoders_digest="e" * 64,
+        snapshot_digest="f" * 64,
+        settings={},
+        metrics={"ndcg@10": 0.5},
+    )

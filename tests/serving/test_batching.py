@@ -1,0 +1,66 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from serving.batching import MicroBatcher
+
+
+class SlowFirstBatch:
+    """Doubles numbers; the first batch waits until it is let go, so that a line forms behind it."""
+
+    def __init__(self):
+        self.batches = []
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, queries):
+        self.batches.append(list(queries))
+        if len(self.batches) == 1:
+            self.began.set()
+            assert self.go.wait(30)
+        if -1 in queries:
+            raise ValueError("minus one")
+        return [2 * query for query in queries]
+
+
+def submit_behind_the_first(answer, numbers, largest_batch=32):
+    """Futures of the first query and of `numbers`, all of which stood in line while the first was scored."""
+    batcher = MicroBatcher(answer, largest_batch=largest_batch)
+    with ThreadPoolExecutor(1 + len(numbers)) as threads:
+        first = threads.submit(batcher.submit, 0)
+        assert answer.began.wait(30)
+        others = [threads.submit(batcher.submit, number) for number in numbers]
+        while len(batcher._line) < len(numbers):
+            threading.Event().wait(0.001)
+        answer.go.set()
+    return [first, *others]
+
+
+def test_a_lone_query_is_answered_at_once():
+    assert MicroBatcher(lambda queries: [query + 1 for query in queries]).submit(1) == 2
+
+
+def test_what_came_in_meanwhile_is_scored_as_one_batch_and_each_gets_its_own_answer():
+    answer = SlowFirstBatch()
+    futures = submit_behind_the_first(answer, [1, 2, 3, 4])
+    assert [future.result() for future in futures] == [0, 2, 4, 6, 8]
+    assert [sorted(batch) for batch in answer.batches] == [[0], [1, 2, 3, 4]]
+
+
+def test_a_batch_is_never_larger_than_the_largest():
+    answer = SlowFirstBatch()
+    futures = submit_behind_the_first(answer, list(range(1, 11)), largest_batch=4)
+    assert [future.result() for future in futures] == [2 * number for number in range(11)]
+    assert max(map(len, answer.batches)) == 4
+    assert len(answer.batches) == 4
+
+
+def test_a_failing_batch_ends_with_an_answer_or_an_error_for_everyone():
+    answer = SlowFirstBatch()
+    first, poison, *others = submit_behind_the_first(answer, [-1, 1, 2, 3])
+    assert first.result() == 0
+    with pytest.raises(ValueError, match="minus one"):
+        poison.result()
+    answered = [future.result() for future in others if future.exception() is None]
+    assert len(answered) >= len(others) - 1  # at most the thread whose batch met the poison failed with it
+    assert set(answered) <= {2, 4, 6}

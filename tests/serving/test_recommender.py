@@ -1,0 +1,153 @@
+import dataclasses
+from uuid import UUID
+
+import numpy as np
+import pytest
+import torch
+
+from config import FIRST_NUMBER, MASK, PAD, ServiceConfig
+from errors import EncoderError, InvalidSequence
+from serving.reasons import ReasonKind
+from serving.recommender import Query, Recommender
+from tests.serving.small import SEQ_LEN, SONGS, small_encoders, small_info, small_recommender
+
+
+def ids_of(answer):
+    return [song.song_id for song in answer.songs]
+
+
+def ranking_by_hand(recommender, row):
+    """Ids by falling score of one row of song numbers, straight from the model."""
+    with torch.inference_mode():
+        scores = recommender._model.score(torch.tensor([row]))[0]
+    return [SONGS[number - FIRST_NUMBER] for number in scores.argsort(descending=True).tolist() if number >= FIRST_NUMBER]
+
+
+def test_the_answer_is_the_models_own_ranking_with_ids_decoded():
+    recommender = small_recommender()
+    expected = [song for song in ranking_by_hand(recommender, [5, 3, MASK]) if song not in ("s02", "s00")]
+    answer = recommender.recommend(["s02", "s00"], count=10)
+    assert ids_of(answer) == expected
+    assert [song.rank for song in answer.songs] == list(range(1, 11))
+    assert [song.score for song in answer.songs] == sorted((song.score for song in answer.songs), reverse=True)
+
+
+def test_the_newest_known_songs_are_the_context():
+    recommender = small_recommender()
+    newest = [9, 8, 7, 6, 5]
+    expected = ranking_by_hand(recommender, [*newest, MASK])
+    answer = recommender.recommend(["s00", "never seen", "s06", "s05", "s04", "s03", "another", "s02"], count=12)
+    assert len(newest) == SEQ_LEN - 1
+    assert ids_of(answer) == [song for song in expected if song not in ("s00", "s06", "s05", "s04", "s03", "s02")]
+    assert answer.unknown == ("never seen", "another")
+
+
+def test_no_answer_holds_a_special_a_song_of_the_sequence_or_an_excluded_one():
+    recommender = small_recommender()
+    answer = recommender.recommend(SONGS[:4], count=100, exclude=["s07", "s08", "never seen"])
+    assert sorted(ids_of(answer)) == ["s04", "s05", "s06", "s09", "s10", "s11"]
+
+
+def test_a_sequence_of_the_whole_catalogue_leaves_nothing_to_recommend():
+    assert small_recommender().recommend(SONGS).songs == ()
+
+
+def test_a_batch_answers_like_its_singles():
+    recommender = small_recommender()
+    queries = [
+        Query(songs=["s00"]),
+        Query(songs=SONGS[:9], count=2),
+        Query(songs=["s05", "new", "s06"], exclude=["s01"], explain=True),
+    ]
+    singles = [recommender.recommend_many([query])[0] for query in queries]
+    together = recommender.recommend_many(queries)
+    assert [ids_of(answer) for answer in together] == [ids_of(answer) for answer in singles]
+    assert [answer.unknown for answer in together] == [answer.unknown for answer in singles] == [(), (), ("new",)]
+    for many, single in zip(together, singles, strict=True):
+        np.testing.assert_allclose([song.score for song in many.songs], [song.score for song in single.songs], rtol=1e-5)
+
+
+@pytest.mark.parametrize("ids", [[1000 + n for n in range(12)], [UUID(int=n) for n in range(12)]], ids=["int", "uuid"])
+def test_ids_come_out_in_the_type_they_have_in_the_database(ids):
+    recommender = small_recommender(ids=ids)
+    assert set(ids_of(recommender.recommend(ids[:2], count=10))) == set(ids[2:])
+
+
+def test_a_uuid_may_be_sent_as_text():
+    ids = [UUID(int=n) for n in range(12)]
+    recommender = small_recommender(ids=ids)
+    assert ids_of(recommender.recommend([str(ids[3])])) == ids_of(recommender.recommend([ids[3]]))
+
+
+@pytest.mark.parametrize(
+    ("songs", "message"),
+    [
+        ([], r"the sequence is empty: send at least one song"),
+        (["x", "y"], r"none of the 2 songs is known to the model, the first is 'x': send songs of the catalogue"),
+        (["s00", 7], r'song ids are text here \(got 7, an integer\): send "7"'),
+        (["s00"] * 21, r"the sequence has 21 songs, over max_songs \(20\)"),
+    ],
+)
+def test_a_sequence_that_cannot_be_continued_is_refused_in_one_line(songs, message):
+    with pytest.raises(InvalidSequence, match=message):
+        small_recommender(config=ServiceConfig(max_songs=20)).recommend(songs)
+
+
+@pytest.mark.parametrize("count", [0, -1, 31])
+def test_a_count_out_of_bounds_is_refused(count):
+    with pytest.raises(InvalidSequence, match=rf"count must be between 1 and 30 \(got {count}\)"):
+        small_recommender(config=ServiceConfig(max_count=30)).recommend(["s00"], count=count)
+
+
+def test_a_prepared_query_may_be_longer_than_a_sent_sequence():
+    recommender = small_recommender(config=ServiceConfig(max_songs=3))
+    prepared = recommender.prepare(Query(songs=["s00"] * 5))
+    assert len(recommender.answer([prepared])[0].songs) == 10
+
+
+def test_each_song_has_a_reason_that_points_at_the_sequence():
+    answer = small_recommender().recommend(["s00"], count=11)
+    reasons = {song.song_id: song.reasons for song in answer.songs}
+    assert [(reason.kind, reason.song_id) for reason in reasons["s06"]] == [(ReasonKind.SAME_ALBUM, "s00")]
+    assert [(reason.kind, reason.song_id) for reason in reasons["s03"]] == [(ReasonKind.SAME_ARTIST, "s00")]
+    assert [(reason.kind, reason.song_id) for reason in reasons["s11"]] == [(ReasonKind.WHOLE_SEQUENCE, None)]
+
+
+def test_an_explained_answer_names_the_songs_it_is_because_of():
+    recommender = small_recommender()
+    [answer] = recommender.recommend_many([Query(songs=["never seen", "s01", "s02", "s04"], explain=True)])
+    because = [reason for song in answer.songs for reason in song.reasons if reason.kind is ReasonKind.BECAUSE_OF]
+    assert {reason.song_id for reason in because} <= {"s01", "s02", "s04"}
+    assert all(reason.weight > 0 for reason in because)
+    assert because != []
+
+
+def test_an_answer_as_json_is_plain_and_names_its_model():
+    answer = small_recommender(ids=[UUID(int=n) for n in range(12)]).recommend([UUID(int=0), UUID(int=99)], count=1)
+    [song] = answer.songs
+    assert answer.as_json() == {
+        "songs": [
+            {
+                "song_id": str(song.song_id),
+                "rank": 1,
+                "score": song.score,
+                "reasons": [reason.as_json() for reason in song.reasons],
+            }
+        ],
+        "unknown": [str(UUID(int=99))],
+        "model": {"model_id": "run/epoch-001/0123456789ab", "trained_at": "2026-01-02T03:04:05+00:00"},
+    }
+
+
+def test_encoders_of_another_catalogue_are_refused():
+    other, _ = small_encoders(ids=["a", "b"])
+    with pytest.raises(EncoderError, match="the model knows 15 song numbers and the encoders beside it 5"):
+        Recommender(model=small_recommender()._model, encoders=other, info=small_info(), config=ServiceConfig())
+
+
+def test_padding_changes_no_answer():
+    recommender = small_recommender()
+    short = recommender.prepare(Query(songs=["s03"]))
+    long = dataclasses.replace(short, sequence=recommender.prepare(Query(songs=SONGS[:5])).sequence)
+    assert ids_of(recommender.answer([long, short])[1]) == ids_of(recommender.answer([short])[0])
+    assert PAD == 0

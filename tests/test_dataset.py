@@ -1,0 +1,239 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from config import MASK, PAD, TrainingConfig
+from dataset import (
+    LEFT_OUT,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    TrainingRows,
+    inference_batch,
+    left_padded,
+    open_snapshot,
+    split_by_sequence,
+    split_by_time,
+    training_batch,
+    write_snapshot,
+)
+from errors import DataError, SnapshotError
+
+
+def small_snapshot(folder, **changes):
+    columns = {
+        "song_artist": np.array([0, 1, 2, 3, 3, 4]),
+        "song_album": np.array([0, 1, 2, 3, 4, 2]),
+        "song_features": np.arange(12.0).reshape(6, 2),
+        "feature_names": ["tempo", "tempo_missing"],
+        "n_fitted_songs": 5,
+        "n_fitted_albums": 5,
+        "n_fitted_artists": 4,
+        "n_albums": 5,
+        "n_artists": 5,
+        "sequences": np.array([3, 4, 5, 4, 3, 3, 4], np.int32),
+        "offsets": np.array([0, 3, 5, 7]),
+        "split": np.array([TRAIN, VALIDATION, TEST]),
+        "encoders_digest": "e" * 64,
+        "source": {"rows": 7},
+    }
+    return write_snapshot(folder, **{**columns, **changes})
+
+
+def rows_of(*lists, seq_len=8):
+    offsets = np.concatenate([[0], np.cumsum([len(songs) for songs in lists])])
+    return TrainingRows(np.concatenate(lists).astype(np.int32), offsets[:-1], offsets[1:], seq_len)
+
+
+# --- snapshot
+
+
+def test_a_snapshot_reads_back_as_it_was_written(tmp_path):
+    small_snapshot(tmp_path)
+    snapshot = open_snapshot(tmp_path, verify=True)
+    assert snapshot.n_songs == 6
+    assert snapshot.sequences.tolist() == [3, 4, 5, 4, 3, 3, 4]
+    assert snapshot.song_features[5].tolist() == [10.0, 11.0]
+    assert snapshot.manifest["split"]["sequences"] == [1, 1, 1]
+    assert [part.tolist() for part in snapshot.part(VALIDATION)] == [[4, 3], [0, 2]]
+
+
+def test_a_second_version_takes_the_place_of_the_first(tmp_path):
+    first = small_snapshot(tmp_path)
+    second = small_snapshot(tmp_path, source={"rows": 8})
+    assert first.digest != second.digest
+    assert open_snapshot(tmp_path).digest == second.digest
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [second.path.name]
+
+
+def test_an_interrupted_write_leaves_the_old_version_in_use(tmp_path, monkeypatch):
+    first = small_snapshot(tmp_path)
+    calls = []
+
+    def full_disk(path, array):
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device", str(path))
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, array)
+
+    monkeypatch.setattr("dataset.np.save", full_disk)
+    with pytest.raises(SnapshotError, match="No space left on device"):
+        small_snapshot(tmp_path, source={"rows": 9})
+    assert open_snapshot(tmp_path, verify=True).digest == first.digest
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.path.name, "current"])
+
+
+def test_leave_one_out_hides_the_last_song_from_validation_and_the_last_two_from_training(tmp_path):
+    sequences, offsets = np.array([3, 4, 5, 4, 3], np.int32), np.array([0, 4, 5])
+    snapshot = small_snapshot(tmp_path, sequences=sequences, offsets=offsets, split=np.zeros(2), policy="leave_one_out")
+    ends = {part: snapshot.ranges(part)[1].tolist() for part in (TRAIN, VALIDATION, TEST)}
+    assert ends == {TRAIN: [2, 4], VALIDATION: [3, 4], TEST: [4, 5]}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "manifest", "format", "missing"])
+def test_a_damaged_snapshot_is_refused(tmp_path, damage):
+    path = small_snapshot(tmp_path).path
+    manifest = path / "manifest.json"
+    if damage == "truncate":
+        (path / "sequences.npy").write_bytes((path / "sequences.npy").read_bytes()[:-8])
+    elif damage == "manifest":
+        manifest.write_text("{")
+    elif damage == "format":
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
+    else:
+        (path / "split.npy").unlink()
+    with pytest.raises(SnapshotError, match="run preprocessing"):
+        open_snapshot(tmp_path)
+
+
+def test_a_changed_file_fails_verification(tmp_path):
+    path = small_snapshot(tmp_path).path / "sequences.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SnapshotError, match="does not match its digest"):
+        open_snapshot(tmp_path, verify=True)
+
+
+def test_no_snapshot_says_what_to_run(tmp_path):
+    with pytest.raises(SnapshotError, match=r"run preprocessing\.py"):
+        open_snapshot(tmp_path / "nothing")
+
+
+# --- splits
+
+
+def test_the_newest_lists_are_held_out_and_later_versions_of_old_lists_left_out():
+    times = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    lists = np.array([0, 1, 2, 3, 4, 5, 0, 6, 7, 7])  # list 0 has a later version at time 6
+    split = split_by_time(times, lists, train_size=0.7)
+    assert split.tolist() == [TRAIN] * 6 + [TRAIN, VALIDATION, TEST, TEST]
+    lists[[6, 8]] = [8, 0]  # now the later version is dated after the first held-out list
+    assert split_by_time(times, lists, train_size=0.7).tolist() == [TRAIN] * 6 + [VALIDATION, VALIDATION, LEFT_OUT, TEST]
+
+
+def test_a_list_never_stands_on_both_sides():
+    rng = np.random.default_rng(0)
+    lists, times = rng.integers(0, 40, 300), rng.integers(0, 10_000, 300)
+    for split in (split_by_time(times, lists, 0.8), split_by_sequence(lists, 0.8, rng)):
+        kept = split != LEFT_OUT
+        sides = [set(split[kept & (lists == one)]) for one in range(40)]
+        assert all(len(side) <= 1 for side in sides)
+        assert {TRAIN, VALIDATION, TEST} <= set(split)
+
+
+def test_training_never_sees_the_time_of_the_held_out():
+    rng = np.random.default_rng(1)
+    lists, times = rng.integers(0, 40, 300), rng.integers(0, 10_000, 300)
+    split = split_by_time(times, lists, 0.8)
+    assert times[split == TRAIN].max() < times[(split == VALIDATION) | (split == TEST)].min()
+
+
+def test_lists_that_all_begin_at_once_cannot_be_split_by_time():
+    with pytest.raises(DataError, match="set split to sequence"):
+        split_by_time(np.zeros(5), np.zeros(5, np.int64), 0.9)
+
+
+def test_two_lists_are_the_fewest_that_split():
+    assert sorted(split_by_sequence(np.array([4, 9]), 0.9, np.random.default_rng(0)).tolist()) == [TRAIN, TEST]
+    with pytest.raises(DataError, match="1 list cannot be split"):
+        split_by_sequence(np.array([4, 4]), 0.9, np.random.default_rng(0))
+
+
+# --- batches
+
+
+def test_rows_are_cut_and_padded_on_the_left():
+    flat = torch.tensor([3, 4, 5, 6, 7, 8], dtype=torch.int32)
+    songs = left_padded(flat, torch.tensor([0, 4]), torch.tensor([4, 6]), seq_len=3)
+    assert songs.tolist() == [[4, 5, 6], [PAD, 7, 8]]
+
+
+def test_windows_of_a_long_history_cover_every_song_once():
+    rows = rows_of(np.arange(3, 40), np.arange(50, 54), seq_len=8)
+    for seed in range(5):
+        covered = []
+        for firsts, ends in rows.epoch(4, torch.Generator().manual_seed(seed)):
+            assert ((ends - firsts) >= 2).all()
+            covered += [tuple(pair) for pair in torch.stack([firsts, ends], 1).tolist()]
+        ends_of_first = sorted(end for first, end in covered if first == 0)
+        assert ends_of_first[-1] == 37  # the newest song is always in
+        assert (np.diff(ends_of_first) <= 8).all()  # no gap between windows of eight
+        assert ends_of_first[0] <= 9  # a first window of one song has nothing to predict from
+        assert [pair for pair in covered if pair[0] == 37] == [(37, 41)]
+
+
+def test_processes_share_an_epoch_without_overlap():
+    rows = rows_of(*[np.arange(3, 3 + n) for n in range(2, 12)], seq_len=16)
+    parts = [list(rows.epoch(2, torch.Generator().manual_seed(7), part, 2)) for part in range(2)]
+    whole = list(rows.epoch(4, torch.Generator().manual_seed(7)))
+    assert [len(part) for part in parts] == [len(whole)] * 2
+    for one, other, both in zip(*parts, whole, strict=True):
+        assert sorted(one[1].tolist() + other[1].tolist()) == sorted(both[1].tolist())
+
+
+@pytest.mark.parametrize(("last_item_probability", "cloze_probability"), [(0.0, 0.3), (1.0, 0.3), (0.5, 0.01)])
+def test_hidden_songs_are_the_targets_and_nothing_else_changes(last_item_probability, cloze_probability):
+    rows = rows_of(*[np.arange(10 * n, 10 * n + 9) for n in range(1, 40)])
+    config = TrainingConfig(last_item_probability=last_item_probability, cloze_probability=cloze_probability)
+    generator = torch.Generator().manual_seed(3)
+    for firsts, ends in rows.epoch(16, generator):
+        batch = training_batch(rows, firsts, ends, config, generator)
+        restored = batch.songs.flatten().index_copy(0, batch.places, batch.targets).view_as(batch.songs)
+        assert (batch.songs.flatten()[batch.places] == MASK).all()
+        assert not ((restored == MASK) | (batch.targets == PAD)[:, None].any()).any()
+        assert (batch.songs == MASK).any(dim=1).all()  # every row has something to predict
+        steps = restored[:, 1:] - restored[:, :-1]
+        assert (steps[restored[:, :-1] != PAD] == 1).all()  # songs stand in their order, without a gap
+
+
+def test_last_item_rows_hide_the_last_place_only():
+    rows = rows_of(*[np.arange(10 * n, 10 * n + 9) for n in range(1, 40)])
+    generator = torch.Generator().manual_seed(0)
+    ends_seen = set()
+    for firsts, ends in rows.epoch(8, generator):
+        batch = training_batch(rows, firsts, ends, TrainingConfig(last_item_probability=1.0), generator)
+        assert (batch.songs == MASK).nonzero()[:, 1].unique().tolist() == [batch.songs.shape[1] - 1]
+        ends_seen |= set((batch.targets % 10).tolist())
+    assert ends_seen == set(range(1, 9))  # every prefix length occurs, and none is empty
+
+
+def test_the_share_of_hidden_songs_is_the_one_asked_for():
+    rows = rows_of(*[np.arange(3, 43)] * 400, seq_len=40)
+    generator = torch.Generator().manual_seed(0)
+    (firsts, ends), *_ = rows.epoch(400, generator)
+    batch = training_batch(rows, firsts, ends, TrainingConfig(last_item_probability=0.0, cloze_probability=0.25), generator)
+    assert abs(len(batch.places) / batch.songs.numel() - 0.25) < 0.01  # 16,000 places: one deviation is 0.0034
+
+
+def test_nothing_to_learn_is_said():
+    with pytest.raises(DataError, match="no training sequence has two songs"):
+        rows_of(np.array([3]), np.array([4]))
+
+
+def test_a_request_ends_in_the_place_to_predict():
+    prefixes = [np.arange(3, 13), np.array([5]), np.array([], np.int64)]
+    assert inference_batch(prefixes, seq_len=4).tolist() == [[10, 11, 12, MASK], [PAD, PAD, 5, MASK], [PAD, PAD, PAD, MASK]]

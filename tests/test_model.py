@@ -1,0 +1,146 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
+from model import BERT4Rec, Catalogue, NegativeSampler, SelfAttention
+
+SMALL = ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=2, heads=2, dropout_prob=0.0)
+
+
+def small_catalogue(n_songs=12, n_fitted=9, n_features=3):
+    generator = torch.Generator().manual_seed(0)
+    return Catalogue(
+        song_artist=torch.arange(n_songs) % 4 + 2,
+        song_album=torch.arange(n_songs) % 5 + 2,
+        song_features=torch.randn(n_songs, n_features, generator=generator),
+        n_fitted_songs=n_fitted,
+        n_fitted_albums=5,
+        n_fitted_artists=5,
+    )
+
+
+def small_model(config=SMALL, **catalogue):
+    torch.manual_seed(0)
+    return BERT4Rec(config, small_catalogue(**catalogue)).eval()
+
+
+def test_attention_equals_torchs_own_with_the_same_weights():
+    ours = SelfAttention(SMALL).eval()
+    theirs = torch.nn.MultiheadAttention(16, 2, batch_first=True).eval()
+    theirs.in_proj_weight.data, theirs.in_proj_bias.data = ours.qkv.weight.data, ours.qkv.bias.data
+    theirs.out_proj.weight.data, theirs.out_proj.bias.data = ours.out.weight.data, ours.out.bias.data
+    hidden, padding = torch.randn(3, 5, 16), torch.tensor([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]], dtype=torch.bool)
+    expected = theirs(hidden, hidden, hidden, key_padding_mask=padding)[0]
+    assert torch.allclose(ours(hidden, ~padding[:, None, None, :]), expected, atol=1e-6)
+
+
+def test_padding_changes_nothing():
+    model = small_model()
+    bare = model.score(torch.tensor([[3, 4, MASK]]))
+    padded = model.score(torch.tensor([[PAD, PAD, 3, 4, MASK]]))
+    assert torch.allclose(bare, padded, atol=1e-6)
+
+
+def test_a_batch_scores_as_its_rows_do():
+    model = small_model()
+    rows = torch.tensor([[PAD, 3, 4, MASK], [5, 6, 7, MASK], [PAD, PAD, PAD, MASK]])
+    together = model.score(rows)
+    singly = torch.cat([model.score(row[None]) for row in rows])
+    assert torch.allclose(together, singly, atol=1e-6)
+    assert together.isfinite()[:, FIRST_NUMBER:].all()
+
+
+def test_specials_are_never_scored_above_a_song():
+    scores = small_model().score(torch.tensor([[3, 4, MASK]]))
+    assert scores[0, :FIRST_NUMBER].tolist() == [-torch.inf] * FIRST_NUMBER
+
+
+def test_both_directions_are_seen():
+    model = small_model()
+    hidden = model.encode(torch.tensor([[3, MASK, 5]]))[0, 1]
+    assert not torch.allclose(hidden, model.encode(torch.tensor([[3, MASK, 6]]))[0, 1])
+    assert not torch.allclose(hidden, model.encode(torch.tensor([[4, MASK, 5]]))[0, 1])
+
+
+def test_a_song_not_seen_in_training_is_scored_from_its_parts():
+    """Songs 9 and 10 differ in artist, album and features alone; two songs alike in all three score alike."""
+    catalogue = small_catalogue()
+    for column in (catalogue.song_artist, catalogue.song_album, catalogue.song_features):
+        column[11] = column[10]
+    scores = BERT4Rec(SMALL, catalogue).eval().score(torch.tensor([[3, 4, MASK]]))[0]
+    assert scores[10] == scores[11]
+    assert scores[9] != scores[10]
+
+
+def test_an_unknown_artist_and_an_unfitted_one_are_the_same_to_the_embedding():
+    model = small_model()
+    assert torch.equal(model.embedding.artist(torch.tensor([5, 999])), model.embedding.artist(torch.tensor([UNKNOWN, UNKNOWN])))
+
+
+@pytest.mark.parametrize(
+    "left_out", [{"d_albums": 0}, {"d_artists": 0}, {"use_features": False}, {"d_albums": 0, "d_artists": 0}]
+)
+def test_a_part_can_be_left_out(left_out):
+    config = ModelConfig(**{"seq_len": 6, "d_songs": 8, "d_albums": 4, "d_artists": 4, "d_ff": 16, "heads": 2, **left_out})
+    model = small_model(config)
+    assert model.score(torch.tensor([[3, MASK]])).shape == (1, 12)
+    assert (model.embedding.features is None) == (not config.use_features)
+
+
+def test_a_catalogue_without_features_trains_without_them():
+    assert small_model(n_features=0).embedding.features is None
+
+
+def test_the_loss_is_the_cross_entropy_of_the_scores_at_the_masked_place():
+    model = small_model(n_fitted=12)
+    songs = torch.tensor([[3, 4, MASK], [5, 6, MASK]])
+    scores = model.score(songs)
+    expected = F.cross_entropy(scores[:, FIRST_NUMBER:], torch.tensor([7, 8]) - FIRST_NUMBER)
+    assert torch.allclose(model(songs, torch.tensor([2, 5]), torch.tensor([7, 8])), expected, atol=1e-5)
+
+
+def test_sampled_loss_with_every_song_drawn_once_equals_the_full_one():
+    model = small_model(n_fitted=12)
+    songs, places, targets = torch.tensor([[3, 4, MASK]]), torch.tensor([2]), torch.tensor([7])
+    everyone = torch.arange(FIRST_NUMBER, 12)
+    once = type("Drawn", (), {"songs": everyone, "log_expected_count": torch.zeros(len(everyone))})
+    assert torch.allclose(model(songs, places, targets, negatives=once), model(songs, places, targets), atol=1e-5)
+
+
+def test_the_correction_makes_the_sampled_partition_function_unbiased():
+    frequencies = torch.tensor([0, 0, 0, 100, 10, 1, 1])
+    sampler, generator = NegativeSampler(frequencies), torch.Generator().manual_seed(0)
+    logits = torch.tensor([0, 0, 0, 0.3, -1.0, 2.0, 0.5])
+    drawn = sampler.draw(200_000, generator)
+    estimate = (logits[drawn.songs] - drawn.log_expected_count).exp().sum()
+    assert math.isclose(float(estimate), float(logits[FIRST_NUMBER:].exp().sum()), rel_tol=0.02)
+    assert int(drawn.songs.min()) >= FIRST_NUMBER
+
+
+def test_gradients_reach_every_parameter():
+    model = small_model(n_fitted=12).train()
+    model(
+        torch.tensor([[3, 4, MASK], [PAD, 5, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 8]), unknown_song_probability=0.5
+    ).backward()
+    still = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert still == []
+
+
+def test_checkerboard_is_learned():
+    """Even songs follow even ones, odd follow odd: the answer is obvious."""
+    torch.manual_seed(0)
+    model = BERT4Rec(SMALL, small_catalogue(n_songs=13, n_fitted=13))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    evens, odds = torch.arange(4, 13, 2), torch.arange(3, 13, 2)
+    for _ in range(150):
+        rows = torch.stack([side[torch.randperm(len(side))[:4]] for side in (evens, odds) for _ in range(8)])
+        targets, rows = rows[:, -1].clone(), rows.index_fill(1, torch.tensor([3]), MASK)
+        optimizer.zero_grad()
+        model(rows, torch.arange(16) * 4 + 3, targets).backward()
+        optimizer.step()
+    scores = model.eval().score(torch.tensor([[4, 6, MASK], [3, 5, MASK]]))
+    assert scores[0, evens].min() > scores[0, odds].max()
+    assert scores[1, odds].min() > scores[1, evens].max()
