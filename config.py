@@ -129,6 +129,34 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """What the model may look up beside what it has learned: songs that stand in a counted relation to those of the sequence.
+
+    A reach is how many songs back from the place to predict a relation is looked up; 0 leaves the relation out.
+    """
+
+    neighbours: int = 32
+    """Songs kept per song, artist or album in each relation."""
+    next_reach: int = 3
+    """Songs that directly followed this one in training sequences."""
+    near_reach: int = 12
+    """Songs that stood in the same training sequences as this one."""
+    same_reach: int = 31
+    """The song itself: repeats, or their absence."""
+    artist_reach: int = 8
+    """Songs of the same artist."""
+    album_reach: int = 4
+    """Songs of the same album."""
+    track_reach: int = 1
+    """The next track of the same album, where track numbers are known."""
+
+    def __post_init__(self) -> None:
+        _require(self.neighbours >= 1, "neighbours", self.neighbours, "at least 1")
+        for name in ("next_reach", "near_reach", "same_reach", "artist_reach", "album_reach", "track_reach"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (not looked up) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """The cloze objective and the loop around it."""
 
@@ -252,6 +280,7 @@ class Config:
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)

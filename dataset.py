@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -286,6 +286,19 @@ class Batch:
     songs: Tensor  # (B, L) int64, left-padded with PAD
     places: Tensor  # (M,) int64 indices into the B * L flattened places
     targets: Tensor  # (M,) int64 song numbers
+    own_songs: Tensor  # (B, 2L) int64 the songs of the row's sequence around the row, hidden ones too; PAD elsewhere
+
+
+class Windows(NamedTuple):
+    """Rows to be made into a batch, as places in the flat array of songs, each (B,) int64."""
+
+    firsts: Tensor  # where the window's sequence begins
+    ends: Tensor  # where the window ends; it reaches back up to seq_len songs, but not before `firsts`
+    whole_ends: Tensor  # where the window's sequence ends
+
+    def take(self, rows: Tensor) -> "Windows":
+        """Some of the windows."""
+        return Windows(*(column[rows] for column in self))
 
 
 class TrainingRows:
@@ -306,33 +319,31 @@ class TrainingRows:
         if not len(self.starts):
             raise DataError("no training sequence has two songs: nothing can be learned from this snapshot")
 
-    def epoch(
-        self, batch_size: int, generator: torch.Generator, part: int = 0, n_parts: int = 1
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """All windows once, in random order: pairs (first row of the sequence, end row of the window), each (B,).
+    def epoch(self, batch_size: int, generator: torch.Generator, part: int = 0, n_parts: int = 1) -> Iterator[Windows]:
+        """All windows once, in random order, B at a time.
 
         With n_parts > 1 each part (a process) gets every n-th batch's worth; all parts yield the same number of batches.
         `generator` lives on the rows' device and must be in the same state in every part.
         """
-        firsts, ends = self._windows(generator)
-        order = torch.randperm(len(ends), generator=generator, device=ends.device)
+        windows = self._windows(generator)
+        device = self.flat.device
+        order = torch.randperm(len(windows.ends), generator=generator, device=device)
         global_batch = batch_size * n_parts
-        order = self._sort_within_pools(order, ends - firsts, global_batch * BATCHES_PER_POOL)
+        order = self._sort_within_pools(order, windows.ends - windows.firsts, global_batch * BATCHES_PER_POOL)
         batches = [order[at : at + global_batch] for at in range(0, len(order), global_batch)]
-        for number in torch.randperm(len(batches), generator=generator, device=ends.device).tolist():
+        for number in torch.randperm(len(batches), generator=generator, device=device).tolist():
             rows = batches[number]
             if len(rows) < n_parts:
                 rows = rows.repeat(n_parts)[:n_parts]
-            rows = rows[part::n_parts]
-            yield firsts[rows], ends[rows]
+            yield windows.take(rows[part::n_parts])
 
     def n_batches(self, batch_size: int, n_parts: int = 1) -> int:
         """Batches in an epoch, one window more or less per long sequence, as its phase falls."""
         windows = torch.div(self.ends - self.starts + self.seq_len - 1, self.seq_len, rounding_mode="floor").sum()
         return max(1, -(-int(windows) // (batch_size * n_parts)))
 
-    def _windows(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """First row of the sequence and end row of each window; a window reaches back up to seq_len songs from its end."""
+    def _windows(self, generator: torch.Generator) -> Windows:
+        """Cut every sequence into windows, long ones with a random phase."""
         lengths = self.ends - self.starts
         phase = (torch.rand(len(lengths), generator=generator, device=lengths.device) * self.seq_len).long()
         phase = torch.where(lengths > self.seq_len, phase, torch.zeros_like(phase))
@@ -343,7 +354,7 @@ class TrainingRows:
         back = torch.where((nth > 0) & (phase[sequence] > 0), phase[sequence] + (nth - 1) * self.seq_len, nth * self.seq_len)
         ends = self.ends[sequence] - back
         long_enough = ends - self.starts[sequence] >= 2
-        return self.starts[sequence][long_enough], ends[long_enough]
+        return Windows(self.starts[sequence], ends, self.ends[sequence]).take(long_enough)
 
     @staticmethod
     def _sort_within_pools(order: Tensor, lengths: Tensor, pool: int) -> Tensor:
@@ -353,18 +364,20 @@ class TrainingRows:
         return order[torch.argsort(key, stable=True)]
 
 
-def training_batch(rows: TrainingRows, firsts: Tensor, ends: Tensor, config: TrainingConfig, generator: torch.Generator) -> Batch:
+def training_batch(rows: TrainingRows, windows: Windows, config: TrainingConfig, generator: torch.Generator) -> Batch:
     """Hide songs for the cloze objective (BERT4Rec, Sun et al. 2019, section 3.6).
 
     Rows are cut on the left to the last `seq_len` songs before their end and padded on the left.  In a share of
     `last_item_probability` of the rows the end is first moved to a random earlier place and only the last song is hidden, as
     it is when the model is used; in the others every place is hidden with `cloze_probability`, at least one.
     """
+    firsts, ends, whole_ends = windows
     B, device = len(ends), ends.device
     is_last = torch.rand(B, generator=generator, device=device) < config.last_item_probability
     # The end moves by less than one window, so that every window of a long history keeps its own targets.
     earliest = torch.minimum(torch.maximum(firsts + 2, ends - rows.seq_len + 1), ends)
     moved = earliest + (torch.rand(B, generator=generator, device=device) * (ends - earliest + 1)).long()
+    own_songs = left_padded(rows.flat, firsts, torch.minimum(whole_ends, ends + rows.seq_len), 2 * rows.seq_len)
     ends = torch.where(is_last, torch.minimum(moved, ends), ends)
     songs = left_padded(rows.flat, firsts, ends, rows.seq_len)  # (B, L)
     L = songs.shape[1]
@@ -378,7 +391,7 @@ def training_batch(rows: TrainingRows, firsts: Tensor, ends: Tensor, config: Tra
 
     places = hidden.flatten().nonzero().squeeze(1)  # (M,)
     targets = songs.flatten()[places]
-    return Batch(songs=songs.masked_fill(hidden, MASK), places=places, targets=targets)
+    return Batch(songs=songs.masked_fill(hidden, MASK), places=places, targets=targets, own_songs=own_songs)
 
 
 def left_padded(flat: Tensor, firsts: Tensor, ends: Tensor, seq_len: int) -> Tensor:

@@ -17,6 +17,7 @@ import logging
 import re
 import shlex
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,8 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import torch
 import waitress
@@ -39,14 +39,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from werkzeug.exceptions import HTTPException
 
 from config import Config, ServiceConfig, add_arguments, config_from_arguments
-from errors import BERT4MusicRecError, BodyTooLarge, ConfigError, DatabaseError, RequestError, ServiceUnavailable, exit_code_of
-from jobs.desk import RequestDesk, RequestStatus
+from errors import ConfigError, DatabaseError, InvalidSequence, RequestError, ServiceUnavailable, exit_code_of
+from jobs.desk import Handled, RequestDesk
 from jobs.worker import Worker
 from serving.live import LiveRecommender
-from serving.recommender import Query, Recommender, checked_count
 from serving.reasons import plain_id
+from serving.recommender import Query, Recommender, checked_count
 from storage.connections import connect, database_url
 from storage.migrate import migrate
+from storage.requests import State
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ def create_app(
 # --- routes ------------------------------------------------------------------------------------------------------------------
 
 
-def _problems(*statuses: int) -> dict[int, Any]:
+def _problems(*statuses: int) -> dict[str | int, Any]:
     """The OpenAPI description of error answers."""
     schema = ProblemBody.model_json_schema()
     return {
@@ -273,12 +274,12 @@ def recommend(body: RecommendBody) -> tuple[Response, int]:
     accepted = {"playlist_id": body.playlist_id, "status": "accepted", "request_id": request_id}
     if not body.wait:
         return jsonify(accepted), HTTPStatus.ACCEPTED
-    status = desk.wait(request_id, service.config.service.wait_seconds)
-    if status.error is not None:
-        raise UnanswerableRequest(f"request {request_id} failed: {status.error}")
-    if not status.is_done:
+    handled = desk.wait(request_id, service.config.service.wait_seconds)
+    if handled is None:
         return jsonify(accepted), HTTPStatus.ACCEPTED
-    return jsonify(status.as_json() | {"playlist_id": body.playlist_id}), HTTPStatus.OK
+    if handled.status.state is State.FAILED:
+        raise InvalidSequence(f"request {request_id} failed: {handled.status.error}")
+    return jsonify(_request_json(service, handled) | {"playlist_id": body.playlist_id}), HTTPStatus.OK
 
 
 @api.get(
@@ -291,7 +292,32 @@ def get_request(path: RequestPath) -> Response:
 
     `status` is accepted, running, done or failed; a failed request has its `error`.  404 no such request; 503 no database.
     """
-    return jsonify(service_of(current_app).open_desk().status(path.request_id).as_json())
+    service = service_of(current_app)
+    return jsonify(_request_json(service, service.open_desk().look_up(path.request_id)))
+
+
+def _request_json(service: Service, handled: Handled) -> dict[str, Any]:
+    """A request as RequestBody describes it; song ids in the type that the model's catalogue has, where one is loaded."""
+    status, recommender = handled.status, service.live.recommender
+    plain: dict[str, Any] = {
+        "request_id": status.request_id,
+        "playlist_id": status.playlist_id,
+        "status": "accepted" if status.state is State.QUEUED else status.state.value,
+    }
+    if status.state is State.FAILED:
+        plain["error"] = status.error
+    if status.state is State.DONE:
+        plain["songs"] = [
+            {
+                "song_id": recommender.plain_id_from(song.song_id) if recommender else song.song_id,
+                "rank": song.rank,
+                "score": song.score,
+                "reasons": song.reasons,
+            }
+            for song in handled.songs
+        ]
+        plain["model_id"] = handled.songs[0].model_id if handled.songs else None
+    return plain
 
 
 @api.get("/healthz", summary="Whether the process is alive", responses={200: HealthBody})
@@ -490,23 +516,22 @@ def _listening(app: OpenAPI) -> Iterator[Any]:
 
 
 def _listen(app: OpenAPI, settings: ServiceConfig) -> Any:
+    # The socket is ours: waitress leaves threads and files behind when it cannot bind one.
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return waitress.create_server(
-            app,
-            host=settings.host,
-            port=settings.port,
-            threads=settings.server_threads,
-            max_request_body_size=max(MOST_BUFFERED_BYTES, 2 * settings.max_body_bytes),
-            ident="bert4musicrec",
-        )
-    except (OSError, ValueError) as exc:  # waitress turns a name that cannot be resolved into ValueError
+        listening = socket.create_server((settings.host, settings.port), family=family)
+    except OSError as exc:
         raise _cannot_listen(settings.host, settings.port, exc) from exc
+    most_bytes = max(MOST_BUFFERED_BYTES, 2 * settings.max_body_bytes)
+    return waitress.create_server(
+        app, sockets=[listening], threads=settings.server_threads, max_request_body_size=most_bytes, ident="bert4musicrec"
+    )
 
 
-def _cannot_listen(host: str, port: int, exc: Exception) -> ConfigError:
-    if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
+def _cannot_listen(host: str, port: int, exc: OSError) -> ConfigError:
+    if exc.errno == errno.EADDRINUSE:
         return ConfigError(f"port {port} on {host} is in use: stop what listens there, or choose another with --port")
-    return ConfigError(f"cannot listen on {host} port {port} ({exc}): choose others with --host and --port")
+    return ConfigError(f"cannot listen on {host} port {port} ({exc.strerror}): choose others with --host and --port")
 
 
 @contextmanager
@@ -521,6 +546,7 @@ def _working(app: OpenAPI, url: str) -> Iterator[None]:
         recommender=lambda: service.live.recommender,
         config=service.config.service,
         queries_folder=service.config.database.queries_folder,
+        connect_timeout_seconds=service.config.database.connect_timeout_seconds,
     )
     service.worker = threading.Thread(target=worker.run, args=[service.stopping], name="worker")
     service.worker.start()
@@ -533,9 +559,7 @@ def _working(app: OpenAPI, url: str) -> Iterator[None]:
 
 def _announce(recommender: Recommender, server: Any) -> None:
     """The one line that a person who starts the service looks for."""
-    # A name like localhost may stand for several addresses, and then the server has a list.
-    several = getattr(server, "effective_listen", None)
-    host, port = several[0] if several else (server.effective_host, server.effective_port)
+    host, port = server.effective_host, server.effective_port
     address = f"http://[{host}]:{port}" if ":" in str(host) else f"http://{host}:{port}"
     body = shlex.quote(json.dumps({"songs": [plain_id(song_id) for song_id in recommender.example_songs(2)]}))
     print(f"serving on {address}, try: curl -s {address}/recommend -H 'Content-Type: application/json' -d {body}", flush=True)

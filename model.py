@@ -9,7 +9,9 @@ Shape letters: B rows of a batch, L places of a row, M masked places of a batch,
 included), T songs seen in training (a prefix of V), K sampled negatives, D width of the model, F feature columns, H heads.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -148,13 +150,115 @@ class Block(nn.Module):
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """Which songs stand in one relation to a song (or to its artist, or album), and how many training sequences support it."""
+
+    name: str
+    songs: Tensor  # (rows, K) int32, strongest first, PAD where there are fewer
+    counts: Tensor  # (rows, K) float32 sequences that support the pair
+    totals: Tensor  # (rows,) float32 sequences that hold the row's song (artist, album)
+    reach: int  # how many songs back from the place to predict it is looked up
+    key_of_song: Tensor | None = None  # (V,) the row of each song; None: its number
+    is_counted: bool = True  # False: holds by itself, and no training sequence is taken out of it
+
+
+class LookedUp(NamedTuple):
+    """Sparse additions to the scores of M places: C songs each, which may occur more than once; PAD stands for none."""
+
+    songs: Tensor  # (M, C) int64
+    bonus: Tensor  # (M, C)
+
+
+class Memory(nn.Module):
+    """Counts and copies: adds to the scores of songs that stand in known relations to the songs of the sequence.
+
+    A transformer of this size neither counts nor copies well (next plays in listening histories repeat or follow fixed pairs),
+    while a counter knows nothing else.  Here the encoder decides, by gates from its output, how much each kind of evidence
+    weighs at this place; both are learned together.  The pointer network of See et al. 2017 (section 2.2) is the closest relative.
+
+    In training the sequence at hand has supported the very pairs that it would look up, so its own support is taken out: one
+    from each count of a song that it holds (leave-one-out), else the model would learn to trust counts that no new sequence has.
+    """
+
+    song_plays: Tensor
+    CHANNELS = 3  # share c / n of the key's sequences, log(1 + c), cosine c / sqrt(n m)
+    INITIAL_WEIGHTS = (2.0, 0.5, 2.0)
+
+    def __init__(self, d_model: int, relations: Sequence[Relation], song_plays: Tensor):
+        """`song_plays` (V,): training sequences that hold each song, m in the cosine."""
+        super().__init__()
+        self.names = [relation.name for relation in relations]
+        self.reaches = [relation.reach for relation in relations]
+        self.is_counted = [relation.is_counted for relation in relations]
+        self.register_buffer("song_plays", song_plays.float())
+        for relation in relations:
+            for part in ("songs", "counts", "totals", "key_of_song"):
+                self.register_buffer(f"{relation.name}_{part}", getattr(relation, part))
+        self.gate = nn.Linear(d_model, len(relations) * self.CHANNELS)
+        nn.init.zeros_(self.gate.weight)
+        start = torch.tensor(self.INITIAL_WEIGHTS).repeat(len(relations))
+        with torch.no_grad():
+            self.gate.bias.copy_(start.expm1().log())  # softplus(gate) begins at the initial weights
+        # How evidence fades with distance, per relation and channel.
+        self.fading = nn.ParameterList(
+            nn.Parameter((1 / torch.arange(1, reach + 1)).repeat(self.CHANNELS, 1)) for reach in self.reaches
+        )  # (CHANNELS, W) each
+
+    def forward(self, songs: Tensor, places: Tensor, queries: Tensor, own_songs: Tensor | None = None) -> LookedUp:
+        """Look up the songs before each place: `songs` (B, L), `places` (M,) in B * L, `queries` (M, D) from the encoder.
+
+        `own_songs` (B, any) lists all songs of each row's sequence in training, PAD elsewhere; None takes nothing out.
+        """
+        row, column = places // songs.shape[1], places % songs.shape[1]
+        gates = F.softplus(self.gate(queries)).view(len(places), len(self.names), self.CHANNELS)  # (M, R, CHANNELS)
+        own = None
+        if own_songs is not None:
+            own = torch.zeros(len(songs), len(self.song_plays), dtype=torch.bool, device=songs.device)
+            own.scatter_(1, own_songs, True)  # (B, V)
+        found = []
+        for number, name in enumerate(self.names):
+            back = column[:, None] - torch.arange(1, self.reaches[number] + 1, device=songs.device)  # (M, W)
+            context = torch.where(back >= 0, songs[row[:, None], back.clamp(min=0)], PAD)  # (M, W)
+            keys = self._keys(name, context)
+            neighbours = self.get_buffer(f"{name}_songs")[keys].long()  # (M, W, K)
+            taken_out = own[row[:, None, None], neighbours] if own is not None and self.is_counted[number] else None
+            evidence = self._evidence(name, keys, neighbours, taken_out)  # (CHANNELS, M, W, K)
+            weights = gates[:, number].T[:, :, None] * self.fading[number][:, None, :]  # (CHANNELS, M, W)
+            bonus = (weights[..., None] * evidence).sum(0)  # (M, W, K)
+            found.append((neighbours.flatten(1), bonus.flatten(1)))
+        return LookedUp(torch.cat([songs for songs, _ in found], dim=1), torch.cat([bonus for _, bonus in found], dim=1))
+
+    def _keys(self, name: str, context: Tensor) -> Tensor:
+        """The table row of each context song; row PAD, which is empty, for what is no song or has no artist or album."""
+        key_of_song = getattr(self, f"{name}_key_of_song")
+        keys = context if key_of_song is None else key_of_song[context]
+        return torch.where((context >= FIRST_NUMBER) & (keys >= FIRST_NUMBER), keys, PAD)
+
+    def _evidence(self, name: str, keys: Tensor, neighbours: Tensor, taken_out: Tensor | None) -> Tensor:
+        """The channels of each neighbour of each key: (M, W) and (M, W, K) to (CHANNELS, M, W, K)."""
+        counts = self.get_buffer(f"{name}_counts")[keys]  # (M, W, K)
+        totals = self.get_buffer(f"{name}_totals")[keys][..., None]  # (M, W, 1)
+        plays = self.song_plays[neighbours]
+        if taken_out is not None:
+            counts, totals, plays = (
+                (counts - taken_out.float()).clamp(min=0),
+                (totals - 1).clamp(min=0),
+                plays - taken_out.float(),
+            )
+        share, cosine = counts / (totals + 1), counts / ((totals + 1) * (plays + 1).clamp(min=1)).sqrt()
+        return torch.stack([share, counts.log1p(), cosine]).masked_fill(neighbours == PAD, 0.0)
+
+
 class BERT4Rec(nn.Module):
     """The whole model.  Training calls it for a loss; serving takes `encode_last` and the output side."""
 
-    def __init__(self, config: ModelConfig, catalogue: Catalogue):
+    def __init__(self, config: ModelConfig, catalogue: Catalogue, memory: Memory | None = None):
         super().__init__()
         self.config = config
+        self.memory = memory
         self.n_fitted_songs = catalogue.n_fitted_songs
+        self.n_fitted_albums, self.n_fitted_artists = catalogue.n_fitted_albums, catalogue.n_fitted_artists
         self.embedding = SongEmbedding(config, catalogue)
         # A place is numbered by its distance from the end of the row, where the song to predict stands when the model is used.
         self.position = nn.Embedding(config.seq_len, config.d_model)
@@ -202,7 +306,26 @@ class BERT4Rec(nn.Module):
 
     def score(self, songs: Tensor) -> Tensor:
         """Scores of every song as the one at the last place, (B, L) to (B, V); the specials get minus infinity."""
-        return self.encode_last(songs) @ self.output_embeddings().T + self.output_bias()
+        queries = self.encode_last(songs)
+        scores = queries @ self.output_embeddings().T + self.output_bias()  # (B, V)
+        return self.add_looked_up(scores, self.look_up(songs, queries))
+
+    def look_up(self, songs: Tensor, queries: Tensor) -> LookedUp | None:
+        """What the memory adds at the last place of each row, given the queries (B, D) of `encode_last`."""
+        if self.memory is None:
+            return None
+        last_places = (torch.arange(len(songs), device=songs.device) + 1) * songs.shape[1] - 1
+        return self.memory(songs, last_places, queries)
+
+    @staticmethod
+    def add_looked_up(scores: Tensor, looked_up: LookedUp | None) -> Tensor:
+        """Add the memory's bonuses to dense scores (B, V or less); songs beyond the scores' width are passed over."""
+        if looked_up is None:
+            return scores
+        inside = looked_up.songs < scores.shape[1]
+        return scores.scatter_add(
+            1, torch.where(inside, looked_up.songs, PAD), torch.where(inside, looked_up.bonus, 0.0).to(scores.dtype)
+        )
 
     def forward(
         self,
@@ -213,6 +336,7 @@ class BERT4Rec(nn.Module):
         unknown_song_probability: float = 0.0,
         label_smoothing: float = 0.0,
         negatives: "Negatives | None" = None,
+        own_songs: Tensor | None = None,
     ) -> Tensor:
         """Mean cross-entropy (nats) at the masked places: `songs` (B, L) with MASK, `places` (M,) in B * L, `targets` (M,).
 
@@ -226,6 +350,8 @@ class BERT4Rec(nn.Module):
             songs_known = torch.arange(self.n_fitted_songs, device=songs.device)
             hidden_known = torch.rand(songs_known.shape, device=songs.device) < unknown_song_probability
             logits = queries @ self.embedding(songs_known, hidden_known).T + self._trained_bias()  # (M, T)
+            if self.memory is not None:
+                logits = self.add_looked_up(logits, self.memory(songs, places, queries, own_songs))
             return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         return self._sampled_loss(queries, targets, negatives, unknown_song_probability, label_smoothing)
 

@@ -17,7 +17,7 @@ import logging
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ from preprocessing_utils import (
     install_encoders,
     mark_starts,
 )
-from storage.connections import connect, database_url, expected_errors
+from storage.connections import connect, database_url
 from storage.source import check_contract, high_water_mark, stream_sequences, stream_songs
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def read_high_water_mark(config: Config, url: str) -> dict[str, Any]:
     """Check the queries against their contract and say how far the database has come."""
     queries = config.database.queries_folder
     timeout = config.database.connect_timeout_seconds
-    with connect(url, connect_timeout_seconds=timeout) as connection, expected_errors():
+    with connect(url, connect_timeout_seconds=timeout) as connection:
         check_contract(connection, queries)
         return dict(high_water_mark(connection, queries))
 
@@ -551,15 +551,18 @@ def is_stale(config: Config, url: str) -> str | None:
         return "the encoders are not those of the snapshot"
     if source.get("settings") != settings_in_source(config.preprocessing):
         return "the settings of preprocessing have changed"
+    mark = read_high_water_mark(config, url)
     if source.get("queries") != query_digests(config.database.queries_folder):
         return "songs.sql or sequences.sql has changed"
-    mark = read_high_water_mark(config, url)
-    before = source.get("high_water_mark")
-    return None if before == mark else f"the database has moved on (from {_in_words(before)} to {_in_words(mark)})"
+    before = source.get("high_water_mark", {})
+    return None if before == mark else f"the database has moved on ({_changes(before, mark)})"
 
 
-def _in_words(mark: Any) -> str:
-    return ", ".join(f"{name} {value}" for name, value in mark.items()) if isinstance(mark, dict) else "an unknown state"
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    counted = [
+        f"{name} {before.get(name)} -> {after[name]}" for name in ("songs", "rows", "latest") if before.get(name) != after[name]
+    ]
+    return ", ".join(counted) or "as many songs and rows as before, with other contents"
 
 
 # --- columns -----------------------------------------------------------------------------------------------------------------
@@ -612,8 +615,9 @@ def _number(songs: IdEncoder, ids: pa.Array) -> np.ndarray:
 def _first_rows(ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
     """The row in which each distinct id first occurs, and the distinct ids in that order."""
     distinct = ids.dictionary_encode()
-    _, first_rows = np.unique(np.asarray(distinct.indices), return_index=True)
-    return first_rows, distinct.dictionary
+    # Arrow numbers the distinct values by first appearance: a row that raises the highest number so far holds a new one.
+    highest = np.maximum.accumulate(np.asarray(distinct.indices))
+    return np.flatnonzero(np.diff(highest, prepend=-1)), distinct.dictionary
 
 
 def _group_numbers(groups: pa.Array) -> np.ndarray:

@@ -40,18 +40,20 @@ from engine.checkpoint import (
     newest_run,
     prune,
     read_description,
+    save_catalogue,
     save_checkpoint,
     write_json,
 )
 from engine.comparison import baseline_scores, compare, held_out
 from engine.processes import Process, process_group, seed_everything
 from engine.progress import Scalars, bar
+from engine.relations import build_relations, song_plays
 from engine.schedule import Schedule
 from engine.scoring import score_function
 from errors import CheckpointError, ConfigError, exit_code_of
 from evaluation.protocols import Evaluation
 from evaluation.report import as_json, comparison_table
-from model import BERT4Rec, Catalogue, NegativeSampler
+from model import BERT4Rec, Catalogue, Memory, NegativeSampler
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import load_encoders
 from storage.connections import database_url
@@ -113,7 +115,9 @@ def build_model(config: Config, snapshot: Snapshot) -> BERT4Rec:
         n_fitted_albums=counts["fitted_albums"],
         n_fitted_artists=counts["fitted_artists"],
     )
-    return BERT4Rec(config.model, catalogue)
+    relations = build_relations(snapshot, config.memory)
+    memory = Memory(config.model.d_model, relations, song_plays(snapshot)) if relations else None
+    return BERT4Rec(config.model, catalogue, memory)
 
 
 def build_optimizer(model: BERT4Rec, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -175,6 +179,7 @@ class Trainer:
             self.folder, self.progress = resume(self.model, self.optimizer, config, snapshot)
         elif process.is_main:
             self.folder = start_run(config, snapshot)
+            save_catalogue(self.folder, self.model)
         self.wrapped = DistributedDataParallel(self.model) if process.world_size > 1 else self.model
         starts, ends = snapshot.ranges(TRAIN)
         self.rows = TrainingRows(snapshot.sequences, starts, ends, config.model.seq_len, process.device)
@@ -227,8 +232,8 @@ class Trainer:
         training, process, epoch = self.config.training, self.process, self.progress.epoch
         order = process.generator(training.seed, epoch)
         masks = process.generator(training.seed, epoch, 1 + process.rank)
-        for firsts, ends in self.rows.epoch(training.batch_size, order, process.rank, process.world_size):
-            yield training_batch(self.rows, firsts, ends, training, masks)
+        for windows in self.rows.epoch(training.batch_size, order, process.rank, process.world_size):
+            yield training_batch(self.rows, windows, training, masks)
 
     def _step(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, float]:
         """Forward, backward, clip, update; returns the loss, still on the device, and the learning rate."""
@@ -245,6 +250,7 @@ class Trainer:
                 unknown_song_probability=training.unknown_song_probability,
                 label_smoothing=training.label_smoothing,
                 negatives=negatives,
+                own_songs=batch.own_songs,
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -338,7 +338,7 @@ class Law:
         total = unused.sum()
         if total == 0:
             raise ValueError(f"all {len(unused)} songs are used: nothing can follow")
-        probabilities = unused / total
+        probabilities: Floats = unused / total
         if len(prefix) > 0:
             probabilities *= ANYWHERE_WEIGHT
             for weight, songs, masses in self._parts(prefix, unused):

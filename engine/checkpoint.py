@@ -9,12 +9,12 @@ models/<run>/best.json                  which epoch validated best
 models/<run>/evaluation.json            the test table beside the baselines
 """
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,13 +25,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from config import ModelConfig, as_plain, build_section
+from dataset import file_digest
 from errors import CheckpointError
-from model import BERT4Rec, Catalogue
+from model import BERT4Rec, Catalogue, Memory, Relation
 
 FORMAT_VERSION = 1
-WEIGHTS, DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = (
-    "weights.safetensors", "checkpoint.json", "training_state.pt", "best.json", "settings.json",
-)  # fmt: skip
+WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
+DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,14 @@ class Checkpoint:
     trained_at: datetime
 
 
+def save_catalogue(run: Path, model: BERT4Rec) -> None:
+    """Write the part of a model that training does not change, once per run."""
+    with _explained(run / CATALOGUE):
+        beside = run / f".{CATALOGUE}.new"
+        save_file({name: buffer.detach().clone() for name, buffer in model.named_buffers()}, beside)
+        beside.replace(run / CATALOGUE)
+
+
 def save_checkpoint(
     run: Path,
     *,
@@ -65,38 +73,42 @@ def save_checkpoint(
     Raises CheckpointError when the disk is full or the folder cannot be written.
     """
     target = run / f"epoch-{epoch:03d}"
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=run))
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, draft / WEIGHTS)
-        torch.save(dict(training_state), draft / TRAINING_STATE)
-        description = {
-            "format_version": FORMAT_VERSION,
-            "epoch": epoch,
-            "model": as_plain(model.config),
-            "counts": {
-                "songs": model.n_songs,
-                "features": model.embedding.song_features.shape[1],
-                "fitted_songs": model.n_fitted_songs,
-                "fitted_albums": _rows(model.embedding.album),
-                "fitted_artists": _rows(model.embedding.artist),
-            },
-            "metrics": dict(metrics),
-            "weights_digest": _digest(draft / WEIGHTS),
-            "training_state_digest": _digest(draft / TRAINING_STATE),
-            "encoders_digest": encoders_digest,
-            "snapshot_digest": snapshot_digest,
-            "trained_at": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
-        (draft / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
-        _flush(draft)
-        if target.exists():
-            shutil.rmtree(target)
-        draft.rename(target)
-    except (OSError, SafetensorError, RuntimeError) as exc:  # torch.save reports a full disk as RuntimeError
-        raise CheckpointError(f"the checkpoint {target} could not be written ({exc}); the last good one stays") from exc
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with _explained(target):
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=run))
+        try:
+            save_file({name: weight.detach().contiguous() for name, weight in model.named_parameters()}, draft / WEIGHTS)
+            torch.save(dict(training_state), draft / TRAINING_STATE)
+            description = {
+                "format_version": FORMAT_VERSION,
+                "epoch": epoch,
+                "model": as_plain(model.config),
+                "relations": _relations_of(model),
+                "counts": _counts_of(model),
+                "metrics": dict(metrics),
+                "weights_digest": file_digest(draft / WEIGHTS),
+                "catalogue_digest": file_digest(run / CATALOGUE),
+                "training_state_digest": file_digest(draft / TRAINING_STATE),
+                "encoders_digest": encoders_digest,
+                "snapshot_digest": snapshot_digest,
+                "trained_at": datetime.now().astimezone().isoformat(timespec="seconds"),
+            }
+            (draft / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
+            _flush(draft)
+            if target.exists():
+                shutil.rmtree(target)
+            draft.rename(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Turn a failed write into one clear line; torch and safetensors report a full disk in their own ways."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as exc:
+        raise CheckpointError(f"{target} could not be written ({exc}); the last good checkpoint stays") from exc
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -106,13 +118,17 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
     """
     folder = find_checkpoint(path)
     described = read_description(folder)
-    if _digest(folder / WEIGHTS) != described["weights_digest"]:
-        raise CheckpointError(f"{folder / WEIGHTS} does not match its digest (truncated or changed): use another checkpoint")
+    run = folder.parent
+    for path, digest in ((folder / WEIGHTS, described["weights_digest"]), (run / CATALOGUE, described["catalogue_digest"])):
+        if not path.is_file() or file_digest(path) != digest:
+            raise CheckpointError(
+                f"{path} is missing or does not match its digest (truncated or changed): use another checkpoint"
+            )
     try:
-        weights = load_file(folder / WEIGHTS, device=str(device))
-        model = _empty_model(described, weights).to(device)
-        model.load_state_dict(weights)
-        run = folder.parent
+        buffers = load_file(run / CATALOGUE)
+        model = _empty_model(described, buffers)
+        model.load_state_dict({**buffers, **load_file(folder / WEIGHTS)})
+        model.to(device)
         settings = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
         checkpoint = Checkpoint(
             model=model.eval(),
@@ -137,7 +153,7 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     """The optimiser and counters of a checkpoint, verified; tensors and plain values only, nothing that executes."""
     described = read_description(folder)
     path = folder / TRAINING_STATE
-    if not path.is_file() or _digest(path) != described["training_state_digest"]:
+    if not path.is_file() or file_digest(path) != described["training_state_digest"]:
         raise CheckpointError(f"{path} is missing or does not match its digest: resume from another epoch")
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     return state
@@ -197,26 +213,48 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     beside.replace(path)
 
 
-def _empty_model(described: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> BERT4Rec:
-    counts = described["counts"]
+def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> BERT4Rec:
+    """A model of the described shape around the stored catalogue, its parameters still random."""
+    counts, config = described["counts"], build_section(ModelConfig, described["model"])
     catalogue = Catalogue(
-        song_artist=weights["embedding.song_artist"],
-        song_album=weights["embedding.song_album"],
-        song_features=weights["embedding.song_features"],
+        song_artist=buffers["embedding.song_artist"],
+        song_album=buffers["embedding.song_album"],
+        song_features=buffers["embedding.song_features"],
         n_fitted_songs=counts["fitted_songs"],
         n_fitted_albums=counts["fitted_albums"],
         n_fitted_artists=counts["fitted_artists"],
     )
-    return BERT4Rec(build_section(ModelConfig, described["model"]), catalogue)
+    relations = [
+        Relation(
+            name=relation["name"],
+            songs=buffers[f"memory.{relation['name']}_songs"],
+            counts=buffers[f"memory.{relation['name']}_counts"],
+            totals=buffers[f"memory.{relation['name']}_totals"],
+            key_of_song=buffers.get(f"memory.{relation['name']}_key_of_song"),
+            reach=relation["reach"],
+            is_counted=relation["is_counted"],
+        )
+        for relation in described["relations"]
+    ]
+    memory = Memory(config.d_model, relations, buffers["memory.song_plays"]) if relations else None
+    return BERT4Rec(config, catalogue, memory)
 
 
-def _rows(table: torch.nn.Embedding | None) -> int:
-    return 0 if table is None else table.num_embeddings
+def _relations_of(model: BERT4Rec) -> list[dict[str, Any]]:
+    if model.memory is None:
+        return []
+    columns = zip(model.memory.names, model.memory.reaches, model.memory.is_counted, strict=True)
+    return [{"name": name, "reach": reach, "is_counted": is_counted} for name, reach, is_counted in columns]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _counts_of(model: BERT4Rec) -> dict[str, int]:
+    return {
+        "songs": model.n_songs,
+        "features": model.embedding.song_features.shape[1],
+        "fitted_songs": model.n_fitted_songs,
+        "fitted_albums": model.n_fitted_albums,
+        "fitted_artists": model.n_fitted_artists,
+    }
 
 
 def _flush(folder: Path) -> None:

@@ -26,7 +26,8 @@ def score_function(model: BERT4Rec, device: torch.device | str = "cpu") -> Score
         model.eval()
         with torch.inference_mode():
             songs = inference_batch(prefixes, model.config.seq_len).to(device)
-            scores = torch.addmm(bias, model.encode_last(songs), embeddings)  # (B, V)
+            queries = model.encode_last(songs)
+            scores = model.add_looked_up(torch.addmm(bias, queries, embeddings), model.look_up(songs, queries))  # (B, V)
         model.train(was_training)
         return scores.float().cpu().numpy()
 

@@ -181,8 +181,7 @@ class CoOccurrence:
         newest = [_real(prefix)[-self.last :] for prefix in prefixes]
         weights = [self.decay ** np.arange(len(songs))[::-1] for songs in newest]
         scores: Scores = (_as_rows(newest, weights, self._shares.shape[0]) @ self._shares).toarray()
-        scores += self._popularity
-        return _without_specials(scores)
+        return _without_specials(_filled(scores, self._popularity))
 
 
 class ItemKNN:
@@ -226,8 +225,7 @@ class ItemKNN:
         songs = [np.unique(_real(prefix)) for prefix in prefixes]
         ones = [np.ones(len(of_one)) for of_one in songs]
         scores: Scores = (_as_rows(songs, ones, self._similarities.shape[0]) @ self._similarities).toarray()
-        scores += self._popularity
-        return _without_specials(scores)
+        return _without_specials(_filled(scores, self._popularity))
 
 
 class Blend:
@@ -328,8 +326,14 @@ def _song_counts(songs: Songs, n_songs: int, weights: Numbers | None = None) -> 
 
 
 def _below(bound: float, counts: Scores) -> Scores:
-    """Scale counts to lie between 0 and less than `bound`, in the same order."""
+    """Scale counts to lie between 0 and half of `bound`, in the same order."""
     return (counts * (0.5 * bound / max(float(counts.max()), 1.0))).astype(np.float32)
+
+
+def _filled(scores: Scores, popularity: Scores) -> Scores:
+    """Order the songs that nothing speaks for, those of score 0, by popularity."""
+    np.copyto(scores, popularity, where=scores == 0)
+    return scores
 
 
 def _real(prefix: Prefix) -> Songs:

@@ -190,10 +190,10 @@ def evaluate(
     """Rank every target among all songs and average over the tasks of a sequence, then over sequences.
 
     `n_songs` is V, the specials included, which are never candidates.  Without repeats, the songs of a prefix are no candidates
-    either, and tasks whose target stands in its prefix are left out and counted.  A target that is UNKNOWN stays a task: it is a
-    miss.  `trained` (V,) marks the songs that occur in training, and splits the figures into warm and cold targets; where repeats
-    are allowed, they are split into repeat and explore targets too.  Memory is bounded by one (batch_size, V) block of scores and
-    a mask of that shape.
+    either, and tasks whose target stands in its prefix are left out and counted.  A target that is UNKNOWN stays a task: it is
+    a miss, worth 0 in every metric.  `trained` (V,) marks the songs that occur in training, and splits the figures into warm
+    and cold targets; where repeats are allowed, they are split into repeat and explore targets too.  Memory is bounded by one
+    (batch_size, V) block of scores and a mask of that shape.
 
     Raises DataError when no task remains, when a song number is not below V, and for scores of another shape or with NaN.
     """
@@ -202,8 +202,8 @@ def evaluate(
     ranks = _ranks(score, asked, n_songs, allow_repeats, batch_size, progress)
     seconds = time.perf_counter() - begin
     kinds = _kinds(asked, trained, n_songs, allow_repeats)
-    parts = {name: _figures(ranks[kind], asked.sequence[kind]) for name, kind in kinds.items() if kind.any()}
-    overall = _figures(ranks, asked.sequence)
+    parts = {name: _figures(ranks[kind], asked.sequence[kind], n_songs) for name, kind in kinds.items() if kind.any()}
+    overall = _figures(ranks, asked.sequence, n_songs)
     return Evaluation(
         sequences=overall.sequences,
         n_tasks=overall.n_tasks,
@@ -245,7 +245,7 @@ def paired_bootstrap(
 
 
 def answerable(tasks: NextSongTask, n_songs: int, allow_repeats: bool) -> NextSongTask:
-    """Leave out the tasks that the rules cannot answer: without repeats, targets of their own prefix; DataError when none is left."""
+    """Leave out what the rules cannot answer, without repeats targets of their own prefix; DataError when no task is left."""
     if len(tasks) and (largest := int(tasks.songs.max())) >= n_songs:
         raise DataError(
             f"song number {largest} is outside the catalogue of {n_songs} numbers: tasks and catalogue do not belong together"
@@ -356,6 +356,7 @@ def _kinds(tasks: NextSongTask, trained: Mask | None, n_songs: int, allow_repeat
     return kinds
 
 
-def _figures(ranks: Ranks, sequence: NDArray[np.int64]) -> Figures:
-    per_sequence = {name: sequence_means(metric(ranks), sequence)[1] for name, metric in METRICS.items()}
+def _figures(ranks: Ranks, sequence: NDArray[np.int64], n_songs: int) -> Figures:
+    found = ranks <= n_songs  # a miss is worth nothing, also where the catalogue is so small that V + 1 is a good rank
+    per_sequence = {name: sequence_means(metric(ranks) * found, sequence)[1] for name, metric in METRICS.items()}
     return Figures(sequences=np.unique(sequence), n_tasks=len(ranks), per_sequence=per_sequence)

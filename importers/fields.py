@@ -1,28 +1,55 @@
 """One field's text to one value, for all importers.
 
-Each function takes a text that is not empty and raises ValueError with the rest of a sentence that begins with the column's
-name ("is not a number").  Rests on nothing.
+Each reader takes a text that is not empty.  It raises ValueError with the rest of a sentence that begins with the column's name
+("is not a number"), and returns None for a text that means nothing, such as blanks.  Rests on nothing.
 """
 
 import math
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID
 
-MAX_ID_CHARACTERS = 500  # an index entry of PostgreSQL holds 2,704 bytes; a character takes up to four
-# Where the absolute value of a 32-bit float ends; PostgreSQL refuses to round what lies outside.
-LARGEST_REAL = 3.4e38
-SMALLEST_REAL = 1.2e-38
+MAX_ID_CHARACTERS = 500  # an index entry of PostgreSQL holds 2,704 bytes, and a character takes up to four
+LARGEST_NUMBER = 3.4e38  # features become 32-bit floats, whose infinity would spoil every scaler
+LARGEST_INTEGER = 2**31 - 1  # of PostgreSQL's type integer
+RESERVED_PREFIX = "listen:"  # sequences made of single plays have ids that begin like this
 TRUE, FALSE = {"1", "1.0", "true", "t", "yes"}, {"0", "0.0", "false", "f", "no"}
 
 
-def text(value: str) -> str:
-    """The text as it stands."""
+def text(value: str) -> str | None:
+    """The text as it stands, None when it is blank."""
+    if "\0" in value:
+        raise ValueError("holds a NUL character")
+    return None if value.isspace() else value
+
+
+def an_id(value: str) -> str:
+    """An id as it stands."""
+    if text(value) is None:
+        raise ValueError("is blank")
+    if len(value) > MAX_ID_CHARACTERS:
+        raise ValueError(f"is longer than {MAX_ID_CHARACTERS} characters")
     return value
 
 
+def playlist_id(value: str) -> str:
+    """An id that cannot be taken for a listening session's."""
+    if value.startswith(RESERVED_PREFIX):
+        raise ValueError(f"begins with {RESERVED_PREFIX!r}, which is reserved")
+    return an_id(value)
+
+
+def id_list(value: str) -> str | None:
+    """Ids separated by semicolons, without blank ones.
+
+    >>> id_list("a; ;b;")
+    'a;b'
+    """
+    return ";".join(an_id(part.strip()) for part in value.split(";") if part.strip()) or None
+
+
 def number(value: str) -> float:
-    """A finite number that fits 32 bits of floating point; smaller than these can hold becomes 0.
+    """A finite number that fits 32 bits of floating point.
 
     >>> number("0.699")
     0.699
@@ -32,16 +59,16 @@ def number(value: str) -> float:
     except ValueError:
         raise ValueError("is not a number") from None
     if not math.isfinite(found):
-        raise ValueError("is not a number")
-    if abs(found) > LARGEST_REAL:
-        raise ValueError(f"is beyond {LARGEST_REAL:g}")
-    return found if abs(found) >= SMALLEST_REAL else 0.0
+        raise ValueError("is not a finite number")
+    if abs(found) > LARGEST_NUMBER:
+        raise ValueError(f"is beyond {LARGEST_NUMBER:g}")
+    return found
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Reader of whole numbers from `low` to `high`, both included; decimals that are whole ("4.0") are accepted.
+def whole_number(low: int, high: int = LARGEST_INTEGER) -> Callable[[str], int]:
+    """Reader of whole numbers from `low` to `high`, both included; decimals that are whole are accepted.
 
-    >>> whole_number(0, 300_000)("218000.0")
+    >>> whole_number(0)("218000.0")
     218000
     """
 
@@ -64,7 +91,7 @@ def _whole(found: float) -> int:
 
 
 def truth(value: str) -> bool:
-    """True or false, written as a word or as 1 and 0."""
+    """True or false, as a word or as 1 and 0."""
     folded = value.strip().lower()
     if folded not in TRUE | FALSE:
         raise ValueError("is neither true nor false")
@@ -86,14 +113,34 @@ def aware_time(value: str) -> datetime:
     return found
 
 
+def unix_time(value: str) -> datetime:
+    """A time in seconds since 1970, UTC.
+
+    >>> unix_time("978300760").isoformat()
+    '2000-12-31T22:12:40+00:00'
+    """
+    try:
+        return datetime.fromtimestamp(int(value), tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError("is not a time in seconds since 1970") from None
+
+
+def first_day(value: str) -> date:
+    """A date in ISO 8601; of a month or a year alone, its first day.
+
+    >>> first_day("1995")
+    datetime.date(1995, 1, 1)
+    """
+    stripped = value.strip()
+    try:
+        return date.fromisoformat({4: f"{stripped}-01-01", 7: f"{stripped}-01"}.get(len(stripped), stripped))
+    except ValueError:
+        raise ValueError("is not a date in ISO 8601") from None
+
+
 def uuid(value: str) -> str:
     """A UUID in its usual form."""
     try:
         return str(UUID(value.strip()))
     except ValueError:
         raise ValueError("is not a UUID") from None
-
-
-def is_id(value: str) -> bool:
-    """Whether a text can be an id: something visible, and not too long for an index."""
-    return 0 < len(value) <= MAX_ID_CHARACTERS and not value.isspace()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from errors import DataError
 
@@ -25,6 +25,9 @@ MAX_LINES_PER_ROW = 100
 # MovieLens 32M holds 5 files and 1.0 GB, a ListenBrainz export a file for each month.
 MAX_ZIP_ENTRIES = 2_000
 MAX_ZIP_BYTES = 4 * 1024**3
+
+TextRow = tuple[int, list[str]]
+"""The number of a row's first line, from 1, and its fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +45,14 @@ class TextFile:
                 while line := decoded.readline(MAX_LINE_CHARACTERS):
                     number += 1
                     if len(line) == MAX_LINE_CHARACTERS:
-                        raise DataError(f"{self.name} line {number} is longer than {MAX_LINE_CHARACTERS:,} characters: not a table")
+                        raise DataError(
+                            f"{self.name} line {number} is longer than {MAX_LINE_CHARACTERS:,} characters: not a table"
+                        )
                     yield line
         except UnicodeDecodeError as exc:
-            raise DataError(f"{self.name} is not {encoding.removesuffix('-sig').upper()} after line {number}: save it as that") from exc
+            raise DataError(
+                f"{self.name} is not {encoding.removesuffix('-sig').upper()} after line {number}: save it as that"
+            ) from exc
         except EOFError as exc:
             raise DataError(f"{self.name} is truncated after line {number}: copy it again") from exc
         except (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as exc:
@@ -59,7 +66,7 @@ class TextFile:
 def file_at(path: Path) -> TextFile:
     """The file at a path; a name that ends in .gz is decompressed."""
     if path.suffix == ".gz":
-        return TextFile(name=path.name, open=lambda: gzip.open(path, "rb"))
+        return TextFile(name=path.name, open=lambda: cast(IO[bytes], gzip.open(path, "rb")))
     return TextFile(name=path.name, open=lambda: path.open("rb"))
 
 
@@ -133,35 +140,31 @@ class _RowLines:
         self._again.extendleft(reversed(self._row[1:]))
         del self._row[1:]
 
-    def has_nul(self) -> bool:
-        return any("\0" in line for line in self._row)
 
+def csv_rows(file: TextFile, *, skip: Callable[[str, int], None]) -> Iterator[TextRow]:
+    """Yield the rows of a CSV file in UTF-8, except empty lines; `skip` is told reason and line of what is no row.
 
-def delimited_rows(
-    file: TextFile,
-    *,
-    skip: Callable[[str, int], None],
-    delimiter: str = ",",
-    encoding: str = "utf-8-sig",
-    quoted: bool = True,
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of each row's first line, from 1, and its fields; `skip` is told reason and line of rows that are no rows.
-
-    Empty lines are passed over.  A quote that is never closed costs its own line, not those behind it.
+    A quote that is never closed costs its own line, not those behind it.
     """
-    feed = _RowLines(file.lines(encoding))
-    reader = csv.reader(feed, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+    feed = _RowLines(file.lines())
+    reader = csv.reader(feed, strict=True)
     while True:
         feed.begin_row()
         try:
-            fields = next(reader)
+            cells = next(reader)
         except StopIteration:
             return
         except csv.Error:
             feed.give_up_row()
-            skip("quotes do not match, or a field is too long", feed.number)
+            skip("quotes that do not match, or a field too long", feed.number)
             continue
-        if feed.has_nul():
-            skip("a NUL character, which PostgreSQL cannot store", feed.number)
-        elif fields:
-            yield feed.number, fields
+        if cells:
+            yield feed.number, cells
+
+
+def split_rows(file: TextFile, separator: str, *, encoding: str) -> Iterator[TextRow]:
+    """Yield the rows of a file without header and quotes, except empty lines."""
+    for number, line in enumerate(file.lines(encoding), start=1):
+        stripped = line.rstrip("\r\n")
+        if stripped:
+            yield number, stripped.split(separator)

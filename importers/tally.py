@@ -91,12 +91,14 @@ class Tally:
         """The account in several lines: a row for each kind, then each reason with its first example."""
         lines = [f"source {self.source}", _row("", "read", "added", "updated", "removed", "already there")]
         lines += [
-            _row(kind, count.read, count.added, count.updated, count.removed, count.already_there) for kind, count in self._counted()
+            _row(kind, count.read, count.added, count.updated, count.removed, count.already_there)
+            for kind, count in self._counted()
         ]
         if self.bare_songs:
             lines.append(f"of the songs, {self.bare_songs:,} are named only in playlists: nothing but their id is known")
         lines += [
-            f"skipped {noted.count:,} of the {kind}: {reason} (first: {noted.first})" for (kind, reason), noted in self.skipped.items()
+            f"skipped {noted.count:,} of the {kind}: {reason} (first: {noted.first})"
+            for (kind, reason), noted in self.skipped.items()
         ]
         lines += [f"left {noted.count:,} empty: {reason} (first: {noted.first})" for reason, noted in self.emptied.items()]
         return "\n".join(lines)

@@ -30,7 +30,7 @@ class LiveRecommender:
     def swap(self, recommender: Recommender) -> None:
         """Put a recommender into service."""
         self._in_service = (recommender, MicroBatcher(recommender.answer))
-        log.info("model %s is in service", recommender.info.model_id, extra={"model_id": recommender.info.model_id})
+        log.info("a model is in service", extra={"fields": {"model_id": recommender.info.model_id}})
 
     def recommend(self, query: Query) -> Answer:
         """Answer one query, scored together with what other threads ask at the moment.

@@ -135,6 +135,10 @@ class Recommender:
         """The ids of the n songs that occur most often in training, to show what a request looks like."""
         return self._encoders.songs.decode(range(FIRST_NUMBER, FIRST_NUMBER + min(n, self.n_songs)))
 
+    def plain_id_from(self, text: str) -> int | str:
+        """A song id that went through a text column, as JSON shows it when it comes from the model itself."""
+        return int(text) if self._encoders.songs.id_type == "int" else text
+
     def recommend(self, ids: Sequence[SongId], count: int | None = None, exclude: Sequence[SongId] = ()) -> Answer:
         """Continue one sequence; see `recommend_many`."""
         return self.recommend_many([Query(songs=ids, count=count, exclude=exclude)])[0]
@@ -174,6 +178,8 @@ class Recommender:
 
     def answer(self, queries: Sequence[PreparedQuery]) -> list[Answer]:
         """Score prepared queries as one batch; the answers come in their order."""
+        if not queries:
+            return []
         seq_len = self._model.config.seq_len
         with torch.inference_mode():
             contexts = self._model.encode_last(inference_batch([query.sequence.numbers for query in queries], seq_len))  # (B, D)

@@ -1,7 +1,7 @@
 """Names and sound of songs, for whoever shows a list to people.  Rests on `storage.source.songs_by_id`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,4 +41,5 @@ def song_cards(connection: Connection, queries_folder: Path, song_ids: Sequence[
 
 
 def _card(row: Mapping[str, Any]) -> SongCard:
-    return SongCard(**{name: row.get(_COLUMNS.get(name, name)) for name in SongCard.__dataclass_fields__})
+    known: dict[str, Any] = {field.name: row.get(_COLUMNS.get(field.name, field.name)) for field in fields(SongCard)}
+    return SongCard(**known)

@@ -47,7 +47,7 @@ def database_url(config: DatabaseConfig, database: str = DEFAULT_DATABASE) -> It
 
 
 def connect(url: str, *, connect_timeout_seconds: int = 10) -> Connection:
-    """Open a connection in which the caller begins and commits; `with connect(url) as connection:` commits at its end.
+    """Open a connection whose transactions are the caller's; as a context manager it commits at its end and closes.
 
     Raises DatabaseUnreachable, in one line and without the password, when there is no server, login or database.
     """
@@ -126,16 +126,26 @@ def address_of(url: str) -> str:
 
 
 def _connect(url: str, connect_timeout_seconds: int, *, autocommit: bool) -> Connection:
+    _require_readable(url)
     try:
         return psycopg.connect(url, autocommit=autocommit, connect_timeout=connect_timeout_seconds, **_CONNECTION_SETTINGS)
-    except psycopg.ProgrammingError as exc:
-        # libpq repeats the part that it could not parse, which may be the password: so neither its text nor the cause is shown.
-        raise DatabaseUnreachable("the database url cannot be read: write postgresql://user:password@host:port/name") from None
     except psycopg.OperationalError as exc:
         reason = _first_line(exc).removeprefix("connection failed: ")
         raise DatabaseUnreachable(
             f"no connection to {address_of(url)}: {reason}; check that the server runs and that DATABASE_URL is right"
         ) from exc
+
+
+def _require_readable(url: str) -> None:
+    """Refuse what libpq cannot parse, or parses wrongly, without repeating any of it: the odd part is often the password."""
+    try:
+        host = conninfo_to_dict(url).get("host") or ""
+    except psycopg.ProgrammingError:
+        host = "@"
+    if "@" in str(host):  # libpq ends the password at its first @, and takes the rest for the host
+        raise DatabaseUnreachable(
+            "the database url cannot be read: write postgresql://user:password@host:port/name, signs like @ : / in the password as %40 %3A %2F"
+        )
 
 
 def _first_line(exc: psycopg.Error) -> str:

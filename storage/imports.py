@@ -6,7 +6,7 @@ the temporary tables end with the transaction, so the connection must not be in 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from psycopg.rows import class_row
 
@@ -15,6 +15,7 @@ from storage.named import SQL_FOLDER, queries
 
 _SQL = queries(SQL_FOLDER / "imports.sql")
 
+Row = TypeVar("Row")
 Staged = Literal["songs", "playlists", "rows"]
 """The three temporary tables that are copied into."""
 
@@ -53,13 +54,11 @@ def begin(connection: Connection) -> None:
     connection.execute(_SQL["create_staging"])
 
 
-def copy(connection: Connection, table: Staged, blocks: Iterable[str]) -> int:
-    """Copy blocks of CSV lines (columns as in imports.sql, no header, empty for NULL) into a temporary table; returns the rows."""
-    with connection.cursor() as cursor:
-        with cursor.copy(_SQL[f"copy_{table}"]) as sink:
-            for block in blocks:
-                sink.write(block)
-        return cursor.rowcount
+def copy(connection: Connection, table: Staged, blocks: Iterable[str]) -> None:
+    """Copy blocks of CSV lines (columns as in imports.sql, no header, empty for NULL) into a temporary table."""
+    with connection.cursor() as cursor, cursor.copy(_SQL[f"copy_{table}"]) as sink:
+        for block in blocks:
+            sink.write(block)
 
 
 def prefix_ids(connection: Connection, prefix: str) -> None:
@@ -117,7 +116,7 @@ def bring_playlists(connection: Connection, source: str) -> tuple[Brought, Broug
     return _one(connection, "count_playlists", Brought), rows
 
 
-def _one[Row](connection: Connection, query: str, cls: type[Row], **parameters: str) -> Row:
+def _one(connection: Connection, query: str, cls: type[Row], **parameters: str) -> Row:
     with connection.cursor(row_factory=class_row(cls)) as cursor:
         row = cursor.execute(_SQL[query], parameters or None).fetchone()
     assert row is not None, "an aggregate always gives a row"

@@ -5,6 +5,7 @@ commit, or none.  Run by the owner of the database; the service's role never com
 """
 
 import hashlib
+import itertools
 import logging
 import re
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def migrations_in(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
         for path in sorted(folder.glob("*.sql"))
         if (match := re.match(r"(\d{4})_", path.name))
     ]
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         if before.version == after.version:
             raise SchemaError(f"{before.name} and {after.name} have the same number: rename one of them")
     return found

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import LiteralString, cast
+from typing import LiteralString
 
 SQL_FOLDER = Path(__file__).resolve().parent / "sql"
 
@@ -43,4 +43,4 @@ def as_statement(text: str) -> LiteralString:
 
     psycopg's types accept only literal strings, so that no value is ever pasted into SQL; a file read from disk is one in spirit.
     """
-    return cast(LiteralString, text.strip().removesuffix(";"))
+    return text.strip().removesuffix(";")

@@ -1,12 +1,10 @@
 -- Rights of the service, granted by the owner after the migrations, and again after each new one:
 --
---     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f storage/setup.sql
+--     psql "$DATABASE_URL" -1 -v ON_ERROR_STOP=1 -f storage/setup.sql
 --     psql "$DATABASE_URL" -c '\password recommender_service'
 --
 -- The service reads the music, works on its own tables, and cannot create, change or drop anything.  Whoever has tables of their
--- own grants SELECT on what the four query files read.  Nothing happens to rights of other roles.
-
-BEGIN;
+-- own grants SELECT on what the four query files read.
 
 DO $$
 BEGIN
@@ -26,5 +24,3 @@ GRANT USAGE ON SEQUENCE recommender.fence TO recommender_service;
 -- Functions may be executed by everybody unless that is taken away.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA recommender FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA recommender TO recommender_service;
-
-COMMIT;

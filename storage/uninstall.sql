@@ -1,12 +1,10 @@
 -- Takes away everything that the migrations and setup.sql brought; run by the owner:
 --
---     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f storage/uninstall.sql
+--     psql "$DATABASE_URL" -1 -v ON_ERROR_STOP=1 -f storage/uninstall.sql
 --
 -- The schema `music` holds imported data and stays, unless asked for:
 --
---     PGOPTIONS='-c bert4musicrec.drop_music=yes' psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f storage/uninstall.sql
-
-BEGIN;
+--     PGOPTIONS='-c bert4musicrec.drop_music=yes' psql "$DATABASE_URL" -1 -v ON_ERROR_STOP=1 -f storage/uninstall.sql
 
 DROP SCHEMA IF EXISTS recommender CASCADE;
 
@@ -31,5 +29,3 @@ BEGIN
     END IF;
 END
 $$;
-
-COMMIT;

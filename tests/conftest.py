@@ -7,7 +7,7 @@ import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from psycopg import sql
@@ -37,7 +37,7 @@ NewDatabase = Callable[[str | None], AbstractContextManager[str]]
 
 @pytest.fixture(scope="session")
 def new_database(server_url: str) -> NewDatabase:
-    """`with new_database(template) as url:` makes a database (None: an empty one) that is gone afterwards."""
+    """Makes databases out of a template (None: empty ones) that are gone after their with statement."""
     prefix = f"test_{os.getpid()}_{secrets.token_hex(3)}"
     numbers = itertools.count()
 
@@ -83,22 +83,31 @@ def database_url(new_database: NewDatabase, template_database: str) -> Iterator[
 @pytest.fixture
 def connection(database_url: str) -> Iterator[Connection]:
     """A connection to `database_url`; what is not committed is lost at the end."""
-    opened = connect(database_url)
-    yield opened
-    opened.close()
+    with _patient(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture
 def another_connection(database_url: str) -> Iterator[Connection]:
     """A second connection to the same database, for what two race for."""
-    opened = connect(database_url)
-    yield opened
-    opened.close()
+    with _patient(database_url) as opened:
+        yield opened
+
+
+@contextmanager
+def _patient(url: str) -> Iterator[Connection]:
+    """A connection that gives up on a lock after a while, so that a test which two connections block fails instead of hanging."""
+    opened = connect(url)
+    opened.execute("SET lock_timeout = '10s'")
+    opened.commit()
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
 @contextmanager
 def _administrating(server_url: str) -> Iterator[Connection]:
-    with ExitStack() as stack:
-        administrator = stack.enter_context(connect(server_url))
+    with connect(server_url) as administrator:
         administrator.autocommit = True  # databases are not made in transactions
         yield administrator

@@ -176,7 +176,7 @@ def test_windows_of_a_long_history_cover_every_song_once():
     rows = rows_of(np.arange(3, 40), np.arange(50, 54), seq_len=8)
     for seed in range(5):
         covered = []
-        for firsts, ends in rows.epoch(4, torch.Generator().manual_seed(seed)):
+        for firsts, ends, _ in rows.epoch(4, torch.Generator().manual_seed(seed)):
             assert ((ends - firsts) >= 2).all()
             covered += [tuple(pair) for pair in torch.stack([firsts, ends], 1).tolist()]
         ends_of_first = sorted(end for first, end in covered if first == 0)
@@ -200,8 +200,8 @@ def test_hidden_songs_are_the_targets_and_nothing_else_changes(last_item_probabi
     rows = rows_of(*[np.arange(10 * n, 10 * n + 9) for n in range(1, 40)])
     config = TrainingConfig(last_item_probability=last_item_probability, cloze_probability=cloze_probability)
     generator = torch.Generator().manual_seed(3)
-    for firsts, ends in rows.epoch(16, generator):
-        batch = training_batch(rows, firsts, ends, config, generator)
+    for windows in rows.epoch(16, generator):
+        batch = training_batch(rows, windows, config, generator)
         restored = batch.songs.flatten().index_copy(0, batch.places, batch.targets).view_as(batch.songs)
         assert (batch.songs.flatten()[batch.places] == MASK).all()
         assert not ((restored == MASK) | (batch.targets == PAD)[:, None].any()).any()
@@ -214,18 +214,31 @@ def test_last_item_rows_hide_the_last_place_only():
     rows = rows_of(*[np.arange(10 * n, 10 * n + 9) for n in range(1, 40)])
     generator = torch.Generator().manual_seed(0)
     ends_seen = set()
-    for firsts, ends in rows.epoch(8, generator):
-        batch = training_batch(rows, firsts, ends, TrainingConfig(last_item_probability=1.0), generator)
+    for windows in rows.epoch(8, generator):
+        batch = training_batch(rows, windows, TrainingConfig(last_item_probability=1.0), generator)
         assert (batch.songs == MASK).nonzero()[:, 1].unique().tolist() == [batch.songs.shape[1] - 1]
         ends_seen |= set((batch.targets % 10).tolist())
     assert ends_seen == set(range(1, 9))  # every prefix length occurs, and none is empty
 
 
+def test_own_songs_are_those_of_the_whole_sequence_around_the_row():
+    rows = rows_of(np.arange(10, 15), np.arange(20, 40), seq_len=6)
+    generator = torch.Generator().manual_seed(0)
+    for windows in rows.epoch(1, generator):
+        batch = training_batch(rows, windows, TrainingConfig(last_item_probability=1.0), generator)
+        own, end = batch.own_songs[0].tolist(), int(windows.ends[0])
+        if windows.firsts[0] == 0:
+            assert [song for song in own if song != PAD] == [10, 11, 12, 13, 14]
+        else:
+            stop = min(end + 6, 25)
+            assert [song for song in own if song != PAD] == list(range(20, 40))[max(stop - 12 - 5, 0) : stop - 5]
+
+
 def test_the_share_of_hidden_songs_is_the_one_asked_for():
     rows = rows_of(*[np.arange(3, 43)] * 400, seq_len=40)
     generator = torch.Generator().manual_seed(0)
-    (firsts, ends), *_ = rows.epoch(400, generator)
-    batch = training_batch(rows, firsts, ends, TrainingConfig(last_item_probability=0.0, cloze_probability=0.25), generator)
+    windows, *_ = rows.epoch(400, generator)
+    batch = training_batch(rows, windows, TrainingConfig(last_item_probability=0.0, cloze_probability=0.25), generator)
     assert abs(len(batch.places) / batch.songs.numel() - 0.25) < 0.01  # 16,000 places: one deviation is 0.0034
 
 

@@ -91,21 +91,21 @@ COPY pg_temp.staged_row (line, playlist_id, position, song_id, added_at) FROM ST
 -- name: prefix_songs
 -- Keeps the ids of this import apart from those of others; NULL stays NULL.
 UPDATE pg_temp.staged_song SET
-    song_id = %(prefix)s || song_id,
-    artist_id = %(prefix)s || artist_id,
-    album_id = %(prefix)s || album_id,
-    all_artist_ids = %(prefix)s || replace(all_artist_ids, ';', ';' || %(prefix)s);
+    song_id = %(prefix)s::text || song_id,
+    artist_id = %(prefix)s::text || artist_id,
+    album_id = %(prefix)s::text || album_id,
+    all_artist_ids = %(prefix)s::text || replace(all_artist_ids, ';', ';' || %(prefix)s::text);
 
 -- name: prefix_playlists
 -- Keeps the ids of this import apart from those of others; NULL stays NULL.
 UPDATE pg_temp.staged_playlist SET
-    playlist_id = %(prefix)s || playlist_id,
-    group_id = %(prefix)s || group_id,
-    user_id = %(prefix)s || user_id;
+    playlist_id = %(prefix)s::text || playlist_id,
+    group_id = %(prefix)s::text || group_id,
+    user_id = %(prefix)s::text || user_id;
 
 -- name: prefix_rows
 -- Keeps the ids of this import apart from those of others.
-UPDATE pg_temp.staged_row SET playlist_id = %(prefix)s || playlist_id, song_id = %(prefix)s || song_id;
+UPDATE pg_temp.staged_row SET playlist_id = %(prefix)s::text || playlist_id, song_id = %(prefix)s::text || song_id;
 
 -- name: drop_repeated_songs
 -- Keeps the first row of each song and tells about the others.
@@ -175,7 +175,7 @@ ANALYZE pg_temp.staged_song, pg_temp.staged_playlist, pg_temp.placed_row;
 SELECT staged_song.song_id AS id, song.source
 FROM pg_temp.staged_song
 JOIN music.song ON song.song_id = staged_song.song_id
-WHERE song.source IS DISTINCT FROM %(source)s
+WHERE song.source IS DISTINCT FROM %(source)s::text
 ORDER BY staged_song.line, staged_song.song_id
 LIMIT 1;
 
@@ -184,7 +184,7 @@ LIMIT 1;
 SELECT staged_playlist.playlist_id AS id, playlist.source
 FROM pg_temp.staged_playlist
 JOIN music.playlist ON playlist.playlist_id = staged_playlist.playlist_id
-WHERE playlist.source IS DISTINCT FROM %(source)s
+WHERE playlist.source IS DISTINCT FROM %(source)s::text
 ORDER BY staged_playlist.line, staged_playlist.playlist_id
 LIMIT 1;
 
@@ -271,6 +271,7 @@ WITH merged AS (
         energy, key, loudness, mode, speechiness, acousticness, instrumentalness, liveness, valence, tempo, time_signature,
         isrc, recording_mbid, release_date, feature_source
     FROM music.song
+    WHERE song_id IN (SELECT song_id FROM pg_temp.staged_song)
 ), brought AS (
     INSERT INTO music.song (
         song_id, title, artist_id, artist_ids, album_id, disc_number, track_number, duration_ms, explicit, danceability,
@@ -280,7 +281,7 @@ WITH merged AS (
     SELECT
         song_id, title, artist_id, artist_ids, album_id, disc_number, track_number, duration_ms, explicit, danceability,
         energy, key, loudness, mode, speechiness, acousticness, instrumentalness, liveness, valence, tempo, time_signature,
-        isrc, recording_mbid, release_date, feature_source, %(source)s
+        isrc, recording_mbid, release_date, feature_source, %(source)s::text
     FROM changed
     ON CONFLICT (song_id) DO UPDATE SET (
         title, artist_id, artist_ids, album_id, disc_number, track_number, duration_ms, explicit, danceability, energy, key,
@@ -305,7 +306,7 @@ FROM brought;
 -- Staged playlists; a field that the file leaves empty keeps what is known.  Remembers which lists are new or say something new.
 WITH brought AS (
     INSERT INTO music.playlist AS known (playlist_id, name, group_id, user_id, chunk, created_at, source)
-    SELECT playlist_id, name, group_id, user_id, chunk, created_at, %(source)s FROM pg_temp.staged_playlist
+    SELECT playlist_id, name, group_id, user_id, chunk, created_at, %(source)s::text FROM pg_temp.staged_playlist
     ON CONFLICT (playlist_id) DO UPDATE SET
         name = COALESCE(EXCLUDED.name, known.name),
         group_id = COALESCE(EXCLUDED.group_id, known.group_id),

@@ -1,4 +1,4 @@
-"""A small world for tests of serving: a dozen songs, untrained weights from a seed, no files."""
+"""A small world for tests of serving: a dozen songs, untrained weights from a seed."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 
 from config import FIRST_NUMBER, ModelConfig, ServiceConfig
+from engine.checkpoint import mark_best, save_checkpoint, write_json
 from model import BERT4Rec, Catalogue
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder
+from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
 from serving.recommender import ModelInfo, Recommender
 
 SONGS = [f"s{number:02d}" for number in range(12)]
@@ -24,14 +25,13 @@ def small_encoders(ids=SONGS):
     return Encoders(songs=IdEncoder().fit(list(ids)), albums=albums, artists=artists, features=FeatureEncoder().fit(frame)), frame
 
 
-def small_recommender(ids=SONGS, seed=0, config=None, model_id="run/epoch-001/0123456789ab"):
-    encoders, frame = small_encoders(ids)
+def small_model(encoders, frame, seed=0):
     V = len(encoders.songs)
     features = np.zeros((V, len(encoders.features.feature_names)), np.float32)
     features[FIRST_NUMBER:] = encoders.features.encode(frame)
     places = np.arange(V - FIRST_NUMBER)
     torch.manual_seed(seed)
-    model = BERT4Rec(
+    return BERT4Rec(
         ModelConfig(seq_len=SEQ_LEN, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=1, heads=2),
         Catalogue(
             song_artist=torch.tensor([0, 1, 2, *(FIRST_NUMBER + places % 3)]),
@@ -42,7 +42,30 @@ def small_recommender(ids=SONGS, seed=0, config=None, model_id="run/epoch-001/01
             n_fitted_artists=FIRST_NUMBER + 3,
         ),
     )
+
+
+def small_recommender(ids=SONGS, seed=0, config=None, model_id="run/epoch-001/0123456789ab"):
+    encoders, frame = small_encoders(ids)
+    model = small_model(encoders, frame, seed)
     return Recommender(model=model, encoders=encoders, info=small_info(model_id), config=config or ServiceConfig())
+
+
+def small_run(run, ids=SONGS):
+    """A run on disk whose one checkpoint is the model of `small_recommender`."""
+    encoders, frame = small_encoders(ids)
+    run.mkdir(parents=True)
+    write_json(run / "settings.json", {"seed": 0})
+    checkpoint = save_checkpoint(
+        run,
+        epoch=1,
+        model=small_model(encoders, frame),
+        training_state={},
+        metrics={"ndcg@10": 0.5},
+        encoders_digest=save_encoders(encoders, run / "encoders"),
+        snapshot_digest="f" * 64,
+    )
+    mark_best(run, checkpoint)
+    return run
 
 
 def small_info(model_id="run/epoch-001/0123456789ab"):
@@ -55,3 +78,10 @@ def small_info(model_id="run/epoch-001/0123456789ab"):
         settings={},
         metrics={"ndcg@10": 0.5},
     )
+
+
+def ranking_by_hand(recommender, row):
+    """Ids by falling score of one row of song numbers, straight from the model."""
+    with torch.inference_mode():
+        scores = recommender._model.score(torch.tensor([row]))[0]
+    return [SONGS[number - FIRST_NUMBER] for number in scores.argsort(descending=True).tolist() if number >= FIRST_NUMBER]

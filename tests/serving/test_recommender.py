@@ -3,24 +3,17 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-import torch
 
-from config import FIRST_NUMBER, MASK, PAD, ServiceConfig
+from config import MASK, PAD, ServiceConfig
 from errors import EncoderError, InvalidSequence
+from preprocessing_utils import save_encoders
 from serving.reasons import ReasonKind
 from serving.recommender import Query, Recommender
-from tests.serving.small import SEQ_LEN, SONGS, small_encoders, small_info, small_recommender
+from tests.serving.small import SEQ_LEN, SONGS, ranking_by_hand, small_encoders, small_info, small_recommender, small_run
 
 
 def ids_of(answer):
     return [song.song_id for song in answer.songs]
-
-
-def ranking_by_hand(recommender, row):
-    """Ids by falling score of one row of song numbers, straight from the model."""
-    with torch.inference_mode():
-        scores = recommender._model.score(torch.tensor([row]))[0]
-    return [SONGS[number - FIRST_NUMBER] for number in scores.argsort(descending=True).tolist() if number >= FIRST_NUMBER]
 
 
 def test_the_answer_is_the_models_own_ranking_with_ids_decoded():
@@ -151,3 +144,22 @@ def test_padding_changes_no_answer():
     long = dataclasses.replace(short, sequence=recommender.prepare(Query(songs=SONGS[:5])).sequence)
     assert ids_of(recommender.answer([long, short])[1]) == ids_of(recommender.answer([short])[0])
     assert PAD == 0
+
+
+def test_a_loaded_run_answers_like_the_model_that_was_saved(tmp_path):
+    loaded = Recommender.load(small_run(tmp_path / "run"), ServiceConfig())
+    assert ids_of(loaded.recommend(["s00", "s04"])) == ids_of(small_recommender().recommend(["s00", "s04"]))
+    assert loaded.info.model_id.startswith("run/epoch-001/")
+    assert (loaded.info.snapshot_digest, loaded.info.metrics) == ("f" * 64, {"ndcg@10": 0.5})
+
+
+def test_encoders_that_do_not_belong_to_the_checkpoint_are_not_opened(tmp_path):
+    run = small_run(tmp_path / "run")
+    save_encoders(small_encoders(ids=["a", "b"])[0], run / "encoders")
+    with pytest.raises(EncoderError, match="are not those that were asked for"):
+        Recommender.load(run, ServiceConfig())
+
+
+def test_example_songs_are_ids_of_the_catalogue():
+    assert small_recommender().example_songs(2) == ["s00", "s01"]
+    assert small_recommender().example_songs(100) == SONGS

@@ -1,0 +1,128 @@
+"""The desk of the request table: playlists are handed in, what became of them is asked for.
+
+Used by the HTTP service; SQL users call recommender.request(...) themselves.  A request is accepted once its row is committed.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from config import Config
+from errors import DatabaseError, DatabaseUnreachable
+from storage.connections import Connection, Pool, expected_errors, open_pool
+from storage.requests import Recommendation, RequestStatus, State, add_request, recommendations_of, request_state
+from storage.source import sequence_by_id
+
+# How long a thread stays for a connection of the pool: while a database is away, an answer that says so is worth more.
+POOL_PATIENCE_SECONDS = 3.0
+# After a failed attempt the next threads are told at once instead of queueing up behind attempts of their own.
+RETRY_SECONDS = 1.0
+# Polling begins close to the time that an idle worker takes for an answer, and slows down.
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.01, 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handled:
+    """Where a request stands, with its songs once it is done."""
+
+    status: RequestStatus
+    songs: Sequence[Recommendation]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status.state in (State.DONE, State.FAILED)
+
+
+class RequestDesk:
+    """A pool of connections to the request table.  The database may be away at any time: then methods raise DatabaseError."""
+
+    def __init__(self, url: str, *, config: Config, stopping: threading.Event) -> None:
+        """`stopping` set lets `wait` return at once."""
+        self._url = url
+        self._queries_folder = config.database.queries_folder
+        self._connect_timeout_seconds = config.database.connect_timeout_seconds
+        self._threads = config.service.server_threads
+        # Waiting takes a thread of the server; the other half stays free for everybody else.
+        self._seats = threading.BoundedSemaphore(max(1, self._threads // 2))
+        self._stopping = stopping
+        self._opening = threading.Lock()
+        self._pool: Pool | None = None
+        self._failed: tuple[float, DatabaseError] | None = None  # when the last attempt failed, and how
+
+    def accept(self, playlist_id: str, options: Mapping[str, Any]) -> int:
+        """Commit a request for a playlist and return its number.  Raises UnknownPlaylist when there is nothing to continue."""
+        with self._connection() as connection:
+            sequence_by_id(connection, self._queries_folder, playlist_id)
+            return add_request(connection, playlist_id, options)
+
+    def look_up(self, request_id: int) -> Handled:
+        """What became of a request.  Raises UnknownRequest."""
+        with self._connection() as connection:
+            status = request_state(connection, request_id)
+            songs = recommendations_of(connection, request_id) if status.state is State.DONE else []
+            return Handled(status=status, songs=songs)
+
+    def wait(self, request_id: int, seconds: float) -> Handled | None:
+        """Stay until a request is over, `seconds` at most; None when it is not over by then.
+
+        Also None at once when half of the server's threads are waiting already, and when the database goes away meanwhile: the
+        request is committed all the same.
+        """
+        if not self._seats.acquire(blocking=False):
+            return None
+        try:
+            return self._wait(request_id, time.monotonic() + seconds)
+        except DatabaseError:
+            return None
+        finally:
+            self._seats.release()
+
+    def is_reachable(self) -> bool:
+        """Whether the database answers."""
+        try:
+            with self._connection() as connection:
+                connection.execute("SELECT")
+        except DatabaseError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connections; a later call opens them again."""
+        with self._opening:
+            if self._pool is not None:
+                self._pool.close()
+            self._pool = None
+
+    def _wait(self, request_id: int, deadline: float) -> Handled | None:
+        pause = FIRST_LOOK_SECONDS
+        while not (handled := self.look_up(request_id)).is_over:
+            left = deadline - time.monotonic()
+            if left <= 0 or time.sleep(min(pause, left)):
+                return None
+            pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
+        return handled
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """A connection whose work is committed at the end."""
+        with expected_errors(), self._open_pool().connection(timeout=POOL_PATIENCE_SECONDS) as connection:
+            yield connection
+
+    def _open_pool(self) -> Pool:
+        with self._opening:
+            if self._pool is None:
+                self._pool = self._new_pool()
+            return self._pool
+
+    def _new_pool(self) -> Pool:
+        if self._failed is not None and time.monotonic() < self._failed[0] + RETRY_SECONDS:
+            raise DatabaseUnreachable(str(self._failed[1]))
+        try:
+            return open_pool(self._url, max_size=self._threads, connect_timeout_seconds=self._connect_timeout_seconds)
+        except DatabaseError as exc:
+            self._failed = (time.monotonic(), exc)
+            raise
