@@ -15,6 +15,7 @@ B batch, L length of a row, M masked places in a batch.
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,19 +230,31 @@ def split_by_time(times: np.ndarray, groups: np.ndarray, train_size: float) -> n
 
     `times` (S,) are seconds, `groups` (S,) numbers shared by the versions of one list.  A list goes whole to the side of its
     first version, so that no list stands on both sides; versions of training lists dated after the first held-out one are
-    LEFT_OUT, so that training never sees the future.  Of the held-out lists the earlier half (by sequences) validates, the
-    later half tests.
-    Raises DataError when no list begins before another.
+    LEFT_OUT, so that training never sees the future.  The held-out lists are dealt in turn to test and validation, so that
+    both come from the same time.  Raises DataError when no list begins before another.
     """
     order, sizes, first = _groups_in_order_of(times, groups)
-    side_of_group = np.empty(len(order), np.uint8)
-    side_of_group[order] = _sides_in_order(sizes[order], train_size)
+    if len(np.unique(first)) < 2:
+        raise DataError(f"all {len(order)} lists begin at the same time: set split to sequence")
+    share_before = (np.cumsum(sizes[order]) - sizes[order]) / len(times)
+    n_training = max(1, min(int((share_before < train_size).sum()), len(order) - 2 if len(order) > 2 else 1))
+    side_of_group = np.full(len(order), TRAIN, np.uint8)
+    side_of_group[order[n_training:]] = _dealt_in_turn(sizes[order[n_training:]])
     _, group_index = np.unique(groups, return_inverse=True)
     side = side_of_group[group_index]
-    side[(side == TRAIN) & (times >= first[side_of_group != TRAIN].min())] = LEFT_OUT
+    side[(side == TRAIN) & (times >= first[order[n_training]])] = LEFT_OUT
     if not (side == TRAIN).any():
-        raise DataError(f"all {len(sizes)} lists begin at the same time: set split to sequence")
+        raise DataError(f"no list begins before the newest {1 - train_size:.0%} of the sequences: set split to sequence")
     return side
+
+
+def _dealt_in_turn(sizes: np.ndarray) -> np.ndarray:
+    """TEST or VALIDATION for held-out lists of these sizes, each to the part that has fewer sequences so far."""
+    sides, ahead = [], 0  # ahead: by how many sequences the test leads
+    for size in sizes.tolist():
+        sides.append(TEST if ahead <= 0 else VALIDATION)
+        ahead += size if ahead <= 0 else -size
+    return np.array(sides, np.uint8)
 
 
 def _groups_in_order_of(times: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -338,9 +351,10 @@ class TrainingRows:
             yield windows.take(rows[part::n_parts])
 
     def n_batches(self, batch_size: int, n_parts: int = 1) -> int:
-        """Batches in an epoch, one window more or less per long sequence, as its phase falls."""
-        windows = torch.div(self.ends - self.starts + self.seq_len - 1, self.seq_len, rounding_mode="floor").sum()
-        return max(1, -(-int(windows) // (batch_size * n_parts)))
+        """Batches in an epoch on average: how many windows a long sequence makes depends on its phase."""
+        lengths = (self.ends - self.starts).double()
+        windows = torch.where(lengths > self.seq_len, lengths / self.seq_len + 1, 1.0).sum()
+        return max(1, math.ceil(float(windows) / (batch_size * n_parts)))
 
     def _windows(self, generator: torch.Generator) -> Windows:
         """Cut every sequence into windows, long ones with a random phase."""

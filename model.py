@@ -175,7 +175,7 @@ class Memory(nn.Module):
 
     A transformer of this size neither counts nor copies well (next plays in listening histories repeat or follow fixed pairs),
     while a counter knows nothing else.  Here the encoder decides, by gates from its output, how much each kind of evidence
-    weighs at this place; both are learned together.  The pointer network of See et al. 2017 (section 2.2) is the closest relative.
+    weighs at this place; both are learned together.  Its closest relative is the pointer of See et al. 2017 (section 2.2).
 
     In training the sequence at hand has supported the very pairs that it would look up, so its own support is taken out: one
     from each count of a song that it holds (leave-one-out), else the model would learn to trust counts that no new sequence has.
@@ -353,40 +353,52 @@ class BERT4Rec(nn.Module):
             if self.memory is not None:
                 logits = self.add_looked_up(logits, self.memory(songs, places, queries, own_songs))
             return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-        return self._sampled_loss(queries, targets, negatives, unknown_song_probability, label_smoothing)
+        looked_up = None if self.memory is None else self.memory(songs, places, queries, own_songs)
+        return self._sampled_loss(queries, targets, negatives, looked_up, unknown_song_probability)
 
     def _trained_bias(self) -> Tensor:
         special = torch.arange(self.n_fitted_songs, device=self.bias.device) < FIRST_NUMBER
         return self.bias.masked_fill(special, -1e4)  # (T,); finite, so that label smoothing stays finite
 
     def _sampled_loss(
-        self, queries: Tensor, targets: Tensor, negatives: "Negatives", unknown_song_probability: float, label_smoothing: float
+        self,
+        queries: Tensor,
+        targets: Tensor,
+        negatives: "Negatives",
+        looked_up: LookedUp | None,
+        unknown_song_probability: float,
     ) -> Tensor:
         """Softmax over the target and K shared negatives, each logit corrected by how often it is drawn (logQ).
 
         Bengio and Senécal 2008; Yi et al., RecSys 2019, section 4: without the correction popular songs are pushed down.
         """
+        M, K = len(targets), len(negatives.songs)
         drawn = torch.cat([targets, negatives.songs])  # (M + K,)
         hidden_ids = torch.rand(drawn.shape, device=drawn.device) < unknown_song_probability
         embeddings = self.embedding(drawn, hidden_ids)  # (M + K, D)
-        M = len(targets)
         positive = (queries * embeddings[:M]).sum(-1) + self.bias[targets]  # (M,)
         shared = queries @ embeddings[M:].T + (self.bias[negatives.songs] - negatives.log_expected_count)  # (M, K)
+        if looked_up is not None:
+            positive = positive + (looked_up.bonus * (looked_up.songs == targets[:, None])).sum(-1)
+            place_of_song = torch.full((self.n_songs,), K, device=drawn.device)
+            place_of_song[negatives.songs] = torch.arange(K, device=drawn.device)
+            wider = F.pad(shared, (0, 1))  # a last column takes the bonuses of songs that were not drawn
+            shared = wider.scatter_add(1, place_of_song[looked_up.songs], looked_up.bonus.to(wider.dtype))[:, :K]
         shared = shared.masked_fill(targets[:, None] == negatives.songs, -torch.inf)  # a target is no negative of its own
         logits = torch.cat([positive[:, None], shared], dim=1)  # (M, 1 + K)
-        return F.cross_entropy(logits, torch.zeros_like(targets), label_smoothing=label_smoothing)
+        return F.cross_entropy(logits, torch.zeros_like(targets))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Negatives:
-    """A sample of songs shared by all masked places of a step."""
+    """A sample of distinct songs shared by all masked places of a step."""
 
     songs: Tensor  # (K,) int64
-    log_expected_count: Tensor  # (K,) log(K * q(song)): how often the sampler draws that song in a step
+    log_expected_count: Tensor  # (K,) log of the probability that the sample holds that song
 
 
 class NegativeSampler:
-    """Draws negatives with replacement by training frequency to the power 0.75 (Mikolov et al. 2013, section 2.2)."""
+    """Draws negatives by training frequency to the power 0.75 (Mikolov et al. 2013, section 2.2); doubles are drawn once."""
 
     def __init__(self, frequencies: Tensor, power: float = 0.75):
         """`frequencies` (T,): plays of each fitted song in training; the specials are never drawn."""
@@ -395,11 +407,13 @@ class NegativeSampler:
         self.probabilities = weights / weights.sum()
         self.cumulative = self.probabilities.cumsum(0)
 
-    def draw(self, K: int, generator: torch.Generator) -> Negatives:
-        """Draw K negatives; `generator` lives on the frequencies' device."""
-        uniform = torch.rand(K, generator=generator, device=self.cumulative.device, dtype=torch.float64)
-        songs = torch.searchsorted(self.cumulative, uniform).clamp(FIRST_NUMBER, len(self.cumulative) - 1)
-        return Negatives(songs=songs, log_expected_count=(K * self.probabilities[songs]).log().float())
+    def draw(self, n_draws: int, generator: torch.Generator) -> Negatives:
+        """Draw `n_draws` times; K, the number of distinct songs, is at most that.  `generator` lives on the frequencies' device."""
+        uniform = torch.rand(n_draws, generator=generator, device=self.cumulative.device, dtype=torch.float64)
+        songs = torch.searchsorted(self.cumulative, uniform).clamp(FIRST_NUMBER, len(self.cumulative) - 1).unique()
+        # A song is in the sample unless all draws miss it: 1 - (1 - p)^n.
+        expected_count = -torch.expm1(n_draws * torch.log1p(-self.probabilities[songs].clamp(max=1 - 1e-9)))
+        return Negatives(songs=songs, log_expected_count=expected_count.log().float())
 
 
 def _with_specials(numbers: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from config import EvaluationConfig
 from dataset import TEST, TRAIN, VALIDATION, Snapshot
 from evaluation.baselines import Baseline, Blend, CoOccurrence, ItemKNN, Markov, Popularity, Random
 from evaluation.protocols import Evaluation, NextSongTask, evaluate, leave_one_out_tasks, next_song_tasks
+from preprocessing_utils import count_repeats
 
 Score = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -57,20 +58,8 @@ def repeats_allowed(snapshot: Snapshot, config: EvaluationConfig) -> bool:
     """Whether a song of the prefix is a candidate: as set, or by how often songs repeat within training sequences."""
     if config.allow_repeats != "auto":
         return config.allow_repeats == "yes"
-    return repeat_share(*snapshot.part(TRAIN)) > REPEATS_MATTER_FROM
-
-
-def repeat_share(sequences: np.ndarray, offsets: np.ndarray) -> float:
-    """Share of the rows whose song stood earlier in the same sequence.
-
-    >>> repeat_share(np.array([5, 6, 5, 5]), np.array([0, 3, 4]))
-    0.25
-    """
-    if not len(sequences):
-        return 0.0
-    sequence_of_row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    distinct = len(np.unique(sequence_of_row * (np.int64(sequences.max()) + 1) + sequences))
-    return 1 - distinct / len(sequences)
+    songs, offsets = snapshot.part(TRAIN)
+    return count_repeats(songs, offsets) > REPEATS_MATTER_FROM * len(songs)
 
 
 def baseline_scores(snapshot: Snapshot, config: EvaluationConfig, seed: int = 0) -> dict[str, Score]:

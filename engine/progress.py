@@ -13,8 +13,9 @@ Item = TypeVar("Item")
 
 
 def bar(items: Iterable[Item], *, total: int | None = None, title: str, enabled: bool = True) -> "tqdm[Item]":
-    """A progress bar on standard error; silent when `enabled` is false."""
-    return tqdm(items, total=total, desc=title, disable=not enabled, file=sys.stderr, leave=False, dynamic_ncols=True)
+    """A progress bar on standard error; silent when `enabled` is false, and seldom redrawn where it goes into a file."""
+    redraw_seconds = 0.1 if sys.stderr.isatty() else 5.0
+    return tqdm(items, total=total, desc=title, disable=not enabled, file=sys.stderr, leave=False, mininterval=redraw_seconds)
 
 
 class Scalars:

@@ -101,7 +101,7 @@ class RequestDesk:
         pause = FIRST_LOOK_SECONDS
         while not (handled := self.look_up(request_id)).is_over:
             left = deadline - time.monotonic()
-            if left <= 0 or time.sleep(min(pause, left)):
+            if left <= 0 or self._stopping.wait(min(pause, left)):
                 return None
             pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
         return handled

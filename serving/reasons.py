@@ -9,7 +9,7 @@ A reason is fields for machines plus one sentence for people (`Reason.sentence`)
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from config import FIRST_NUMBER
-from dataset import inference_batch
-from serving.index import ScoringIndex
+from serving.index import ContextEncoder, ScoringIndex, read_contexts
 
 SongId = int | str | UUID
 
@@ -82,14 +81,6 @@ class Reason:
 def plain_id(song_id: SongId | None) -> int | str | None:
     """An id as JSON can hold it: a UUID as text, the rest as it is."""
     return str(song_id) if isinstance(song_id, UUID) else song_id
-
-
-class SequenceEncoder(Protocol):
-    """What leave-one-out needs of a model."""
-
-    def encode_last(self, songs: Tensor) -> Tensor:
-        """Left-padded rows (B, L) ending in MASK -> contexts (B, D)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,14 +151,14 @@ def _close_features(facts: SongFacts, sequence: KnownSongs, song: int) -> list[R
     return [Reason(kind=ReasonKind.CLOSE_FEATURES, song_id=sequence.ids[nearest], features=features)]
 
 
-def leave_one_out(model: SequenceEncoder, index: ScoringIndex, context: np.ndarray, songs: np.ndarray) -> np.ndarray:
+def leave_one_out(model: ContextEncoder, index: ScoringIndex, context: np.ndarray, songs: np.ndarray) -> np.ndarray:
     """By how much the lead of each of `songs` (k,) falls when one song of `context` (n,) is left out: (n, k) score points.
 
     Positive: that song speaks for the recommended one.  One forward pass of n + 1 rows.
     """
     without = [np.delete(context, place) for place in range(len(context))]
+    contexts = read_contexts(model, [*without, context], seq_len=len(context) + 1)
     with torch.inference_mode():
-        contexts = model.encode_last(inference_batch([*without, context], seq_len=len(context) + 1))  # (n + 1, D)
         leads = index.leads(contexts, songs)  # (n + 1, k)
     return leads[-1] - leads[:-1]
 

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 
 from config import FIRST_NUMBER, UNKNOWN, ServiceConfig
-from dataset import inference_batch
 from engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from errors import EncoderError, InvalidSequence
 from model import BERT4Rec
 from preprocessing_utils import Encoders, load_encoders
-from serving.index import Ranked, ScoringIndex
+from serving.index import Ranked, ScoringIndex, read_contexts
 from serving.reasons import KnownSongs, Reason, ReasonKind, SongFacts, SongId, contributors, leave_one_out, plain_id, shared_facts
 
 
@@ -181,8 +180,8 @@ class Recommender:
         if not queries:
             return []
         seq_len = self._model.config.seq_len
+        contexts = read_contexts(self._model, [query.sequence.numbers for query in queries], seq_len)
         with torch.inference_mode():
-            contexts = self._model.encode_last(inference_batch([query.sequence.numbers for query in queries], seq_len))  # (B, D)
             ranked = self._index.top(contexts, [query.count for query in queries], [query.excluded for query in queries])
         return [self._answer(query, best) for query, best in zip(queries, ranked, strict=True)]
 

@@ -144,7 +144,8 @@ def _require_readable(url: str) -> None:
         host = "@"
     if "@" in str(host):  # libpq ends the password at its first @, and takes the rest for the host
         raise DatabaseUnreachable(
-            "the database url cannot be read: write postgresql://user:password@host:port/name, signs like @ : / in the password as %40 %3A %2F"
+            "the database url cannot be read: write postgresql://user:password@host:port/name, "
+            "and @ : / within the password as %40 %3A %2F"
         )
 
 

@@ -122,6 +122,7 @@ class _Cluster:
         self._place = place
         self._data = place.home / "data"
         self._log = self._data / "server.log"
+        self._pid_file = self._data / "postmaster.pid"
         self._port_file = place.home / "port"
         self._password_file = place.home / "password"
 
@@ -184,7 +185,7 @@ class _Cluster:
 
     def _try_to_start(self, settings: Mapping[str, str], start_seconds: float) -> subprocess.CompletedProcess[str]:
         self._choose_port()
-        options = " ".join(f"-c {name}={value}" for name, value in {**settings, "port": str(self._port())}.items())
+        options = " ".join(f"-c {name}={value}" for name, value in {**settings, "port": str(self._chosen_port())}.items())
         return self._run(
             "pg_ctl",
             "start",
@@ -196,8 +197,8 @@ class _Cluster:
         )
 
     def _answers(self) -> bool:
-        """Whether the server on the remembered port is the one on our data."""
-        if not (self._data / "postmaster.pid").exists():
+        """Whether a server runs on our data, and not another one on its port."""
+        if not self._pid_file.exists():
             return False
         try:
             with psycopg.connect(self.url("postgres"), connect_timeout=10) as connection:
@@ -207,11 +208,19 @@ class _Cluster:
         return row == (str(self._data),)
 
     def _port(self) -> int:
+        """The port of the running server, told in the fourth line of its own file; before it runs, the chosen one."""
+        if self._pid_file.exists():
+            lines = self._pid_file.read_text(encoding="utf-8").splitlines()
+            if len(lines) > 3:
+                return int(lines[3])
+        return self._chosen_port()
+
+    def _chosen_port(self) -> int:
         return int(self._port_file.read_text(encoding="ascii"))
 
     def _choose_port(self) -> None:
         """Keep the remembered port while it is free, so that a URL noted down yesterday works today; else take another."""
-        if not (self._port_file.exists() and _is_free(self._port())):
+        if not (self._port_file.exists() and _is_free(self._chosen_port())):
             self._port_file.write_text(str(_any_free_port()), encoding="ascii")
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

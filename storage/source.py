@@ -117,6 +117,7 @@ def high_water_mark(connection: Connection, queries_folder: Path) -> dict[str, i
     `songs`, `rows` (of sequences): counts; `latest`: the last listened_at in ISO 8601, None where no time is known; `content`: a
     checksum of all songs and of which song stands where.
     """
+    _columns_of(connection, queries_folder, "songs")  # names the file that fails, which the statement around both cannot
     columns = _columns_of(connection, queries_folder, "sequences")
     _require_columns("sequences", columns, REQUIRED["sequences"])
     listened_at: LiteralString = "listened_at" if "listened_at" in columns else "NULL::timestamptz"

@@ -130,9 +130,16 @@ def test_the_newest_lists_are_held_out_and_later_versions_of_old_lists_left_out(
     times = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     lists = np.array([0, 1, 2, 3, 4, 5, 0, 6, 7, 7])  # list 0 has a later version at time 6
     split = split_by_time(times, lists, train_size=0.7)
-    assert split.tolist() == [TRAIN] * 6 + [TRAIN, VALIDATION, TEST, TEST]
+    assert split.tolist() == [TRAIN] * 7 + [TEST, VALIDATION, VALIDATION]
     lists[[6, 8]] = [8, 0]  # now the later version is dated after the first held-out list
-    assert split_by_time(times, lists, train_size=0.7).tolist() == [TRAIN] * 6 + [VALIDATION, VALIDATION, LEFT_OUT, TEST]
+    assert split_by_time(times, lists, train_size=0.7).tolist() == [TRAIN] * 6 + [TEST, VALIDATION, LEFT_OUT, TEST]
+
+
+def test_validation_and_test_come_from_the_same_time_and_are_of_like_size():
+    times = np.arange(100)
+    split = split_by_time(times, times, train_size=0.8)
+    assert [(split == part).sum() for part in (TRAIN, VALIDATION, TEST)] == [80, 10, 10]
+    assert abs(times[split == VALIDATION].mean() - times[split == TEST].mean()) == 1
 
 
 def test_a_list_never_stands_on_both_sides():

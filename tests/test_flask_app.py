@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
@@ -295,6 +296,13 @@ def test_readiness_names_both_states(new_client, database_url):
     )
 
 
+def test_a_service_whose_worker_has_ended_is_not_ready(new_client, database_url):
+    client = new_client(database_url=database_url)
+    service_of(client.application).worker = threading.Thread()
+    response = client.get("/readyz")
+    assert (response.status_code, response.json["worker"]) == (503, "ended")
+
+
 def test_a_service_for_sequences_only_is_ready_without_a_database(new_client):
     response = new_client().get("/readyz")
     assert (response.status_code, response.json["database"]) == (200, "not configured")
@@ -308,16 +316,8 @@ def test_the_description_of_the_api_names_every_route_and_status(new_client):
         "/healthz": ["get"],
         "/readyz": ["get"],
     }
-    assert sorted(described["paths"]["/recommend"]["post"]["responses"]) == [
-        "200",
-        "202",
-        "400",
-        "404",
-        "413",
-        "415",
-        "422",
-        "503",
-    ]
+    statuses = set(described["paths"]["/recommend"]["post"]["responses"])
+    assert statuses == {"200", "202", "400", "404", "413", "415", "422", "503"}
 
 
 @pytest.mark.parametrize(
@@ -396,12 +396,9 @@ def test_encoders_of_another_model_are_one_line(run_folder, capsys):
     assert told.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("host", "told"), [("256.0.0.1", "cannot listen on 256.0.0.1 port 0"), ("192.0.2.1", "cannot listen on 192.0.2.1")]
-)
-def test_an_address_that_is_not_ours_is_one_line(run_folder, capsys, host, told):
-    assert exit_code_of(main, ["--model", str(run_folder), "--host", host, "--port", "0", "--url", NOWHERE]) == 2
-    assert told in capsys.readouterr().err
+def test_an_address_that_is_not_ours_is_one_line(run_folder, capsys):
+    assert exit_code_of(main, ["--model", str(run_folder), "--host", "192.0.2.1", "--port", "4517", "--url", NOWHERE]) == 2
+    assert "error: cannot listen on 192.0.2.1 port 4517 (" in capsys.readouterr().err
 
 
 def test_a_service_whose_database_is_away_starts_all_the_same(run_folder):

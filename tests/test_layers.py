@@ -16,7 +16,8 @@ FLOORS = [
     {"preprocessing", "engine"},
     {"serving", "train"},
     {"jobs", "web"},
-    {"flask_app", "cli"},
+    {"flask_app"},
+    {"cli"},  # `cli.py serve` starts the service
 ]
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 

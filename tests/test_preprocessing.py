@@ -94,7 +94,7 @@ def test_a_small_database_becomes_the_snapshot_worked_out_by_hand(configure):
     assert load_encoders(config.preprocessing.encoders_folder).songs.decode(range(3, 9)) == ["s1", "s2", "s3", "s4", "s5", "s6"]
     assert snapshot.sequences.tolist() == [3, 4, 3, 4, 5, 4, 6, 3, 7]
     assert snapshot.offsets.tolist() == [0, 3, 5, 7, 9]
-    assert snapshot.split.tolist() == [TRAIN, TRAIN, VALIDATION, TEST]
+    assert snapshot.split.tolist() == [TRAIN, TRAIN, TEST, VALIDATION]
     # Artists by training rows: a1 4, a2 1.  Albums: b2 3, b1 2.
     assert snapshot.song_artist.tolist() == [0, 1, 2, 3, 3, 4, 5, 2, 4]
     assert snapshot.song_album.tolist() == [0, 1, 2, 4, 3, 3, 5, 2, 2]
@@ -296,9 +296,9 @@ def test_versions_of_one_list_stand_on_one_side_and_later_ones_are_left_out(conf
     config = configure()
     execute(config.database.url, MUSIC + "UPDATE music.playlist SET group_id = 'g' WHERE playlist_id IN ('p1', 'p4')")
     snapshot = run(config)
-    # p1 opens a list of two versions, which is half of all; p2 validates, p3 tests; p4, the later version of p1, is left out.
+    # p1 opens a list of two versions, which is half of all; p2 tests, p3 validates; p4, the later version of p1, is left out.
     assert snapshot.sequences.tolist() == [3, 4, 3, 4, 5, 4, 6]
-    assert snapshot.split.tolist() == [TRAIN, VALIDATION, TEST]
+    assert snapshot.split.tolist() == [TRAIN, TEST, VALIDATION]
     assert snapshot.manifest["source"]["left_out"]["sequences outside the split"] == 1
 
 

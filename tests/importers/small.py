@@ -38,13 +38,13 @@ def write_csv(folder: Path, *, songs: str = SONGS, sequences: str = SEQUENCES, p
 def rows(connection: Connection, table: str, *columns: str) -> list[tuple[Any, ...]]:
     """Those columns of a table of the schema music, ordered by them."""
     places = ", ".join(str(i + 1) for i in range(len(columns)))
-    return connection.execute(f"SELECT {', '.join(columns)} FROM music.{table} ORDER BY {places}").fetchall()  # type: ignore[arg-type]
+    return connection.execute(f"SELECT {', '.join(columns)} FROM music.{table} ORDER BY {places}").fetchall()
 
 
 def sizes(connection: Connection) -> dict[str, int]:
     """Rows of each table that an import fills."""
     tables = ("song", "artist", "album", "playlist", "playlist_song")
-    return {table: connection.execute(f"SELECT count(*) FROM music.{table}").fetchall()[0][0] for table in tables}  # type: ignore[arg-type]
+    return {table: connection.execute(f"SELECT count(*) FROM music.{table}").fetchall()[0][0] for table in tables}
 
 
 NOTHING = {"song": 0, "artist": 0, "album": 0, "playlist": 0, "playlist_song": 0}

@@ -62,9 +62,11 @@ def test_pieces_of_a_history_keep_user_and_chunk(connection, tmp_path):
 def test_every_known_column_reaches_its_own_field(connection, tmp_path):
     values = {
         "song_id": "s1", "song_name": "T", "artist_id": "a", "artist_name": "A", "album_id": "b", "album_name": "B",
-        "all_artist_ids": "x;", "disc_number": "2", "track_number": "3", "duration_ms": "4", "explicit": "true", "danceability": "0.1",
-        "energy": "0.2", "key": "-1", "loudness": "-7.5", "mode": "1", "speechiness": "0.3", "acousticness": "0.4",
-        "instrumentalness": "0.5", "liveness": "0.6", "valence": "0.7", "tempo": "99", "time_signature": "5.0", "isrc": "GBAYE0601498",
+        "all_artist_ids": "x;", "disc_number": "2", "track_number": "3", "duration_ms": "4", "explicit": "true",
+        "danceability": "0.1", "energy": "0.2", "key": "-1", "loudness": "-7.5", "mode": "1",
+        "speechiness": "0.3", "acousticness": "0.4",
+        "instrumentalness": "0.5", "liveness": "0.6", "valence": "0.7", "tempo": "99", "time_signature": "5.0",
+        "isrc": "GBAYE0601498",
         "recording_mbid": "8F3471B5-7E6A-48DA-86A9-C1C07A0F47AE", "release_date": "1995-03", "feature_source": "own",
     }  # fmt: skip
     import_csv(connection, write_csv(tmp_path, songs=f"{','.join(values)}\n{','.join(values.values())}\n"))

@@ -26,7 +26,7 @@ ML_1M = {
 }
 ML_CSV = {
     "ratings.csv": "userId,movieId,rating,timestamp\n1,20,5.0,300\n2,10,3.0,100\n1,10,0.5,200\n2,30,4.0,100\n2,20,4.0,50\n",
-    "movies.csv": 'movieId,title,genres\n10,"Amélie, or: Destiny (2001)",Comedy\n20,Toy Story (1995),Animation|Comedy\n30,unknown,Drama\n',
+    "movies.csv": 'movieId,title,genres\n10,"Amélie, or: Destiny (2001)",Comedy\n20,Toy Story (1995),\n30,unknown,Drama\n',
 }
 PLACES = [("1", 0, "10", 200), ("1", 1, "20", 300), ("2", 0, "20", 50), ("2", 1, "10", 100), ("2", 2, "30", 100)]
 

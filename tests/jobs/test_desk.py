@@ -6,7 +6,7 @@ from config import Config, DatabaseConfig, ServiceConfig
 from errors import DatabaseUnreachable, UnknownPlaylist, UnknownRequest
 from jobs.desk import RequestDesk
 from storage.requests import State
-from tests.jobs.world import add_playlist, state_of, work_once
+from tests.jobs.world import add_playlist, cut_connections, state_of, work_once
 from tests.serving.small import small_recommender
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
@@ -84,3 +84,10 @@ def test_a_database_that_is_away_is_told_of_and_met_again_when_it_is_back(databa
     desk._url, desk._failed = database_url, None
     assert desk.is_reachable()
     desk.close()
+
+
+def test_the_desk_survives_the_loss_of_its_connections(desk, database_url):
+    add_playlist(database_url, "p", ["s00"])
+    first = desk.accept("p", {})
+    cut_connections(database_url)
+    assert desk.accept("p", {}) == first + 1

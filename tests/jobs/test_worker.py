@@ -11,6 +11,7 @@ from tests.jobs.world import (
     QUERIES_FOLDER,
     add_playlist,
     ask,
+    cut_connections,
     is_over,
     new_worker,
     running,
@@ -192,11 +193,7 @@ def test_a_worker_survives_the_loss_of_its_connections(database_url):
     before = ask(database_url, "p")
     with running(new_worker(database_url, small_recommender())):
         wait_until(lambda: is_over(database_url, before))
-        with connect(database_url) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            )
+        cut_connections(database_url)
         after = ask(database_url, "p")
         wait_until(lambda: is_over(database_url, after))
     assert state_of(database_url, after).state is State.DONE
@@ -209,3 +206,17 @@ def test_options_may_be_absent_or_null():
 def test_an_option_of_another_type_is_refused():
     with pytest.raises(InvalidSequence, match=r"option exclude must be of type list \(got 's00'\)"):
         query_of(["a"], {"exclude": "s00"})
+
+
+def test_a_worker_makes_its_model_known_again_after_it_lost_the_database(database_url):
+    with running(new_worker(database_url, small_recommender())):
+        wait_until(lambda: models_of(database_url) == ["run/epoch-001/0123456789ab"])
+        with connect(database_url) as connection:
+            connection.execute("DELETE FROM recommender.model")
+        cut_connections(database_url)
+        wait_until(lambda: models_of(database_url) == ["run/epoch-001/0123456789ab"])
+
+
+def models_of(url):
+    with connect(url) as connection:
+        return [model_id for (model_id,) in connection.execute("SELECT model_id FROM recommender.model").fetchall()]

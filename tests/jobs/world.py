@@ -44,6 +44,15 @@ def is_over(url, request_id):
     return state_of(url, request_id).state in (State.DONE, State.FAILED)
 
 
+def cut_connections(url):
+    """End all other connections to the database, as a restart of the server does."""
+    with connect(url) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+
+
 def new_worker(url, recommender, queries_folder=QUERIES_FOLDER, **settings):
     return Worker(url, recommender=lambda: recommender, config=ServiceConfig(**settings), queries_folder=queries_folder)
 

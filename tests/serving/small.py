@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from config import FIRST_NUMBER, ModelConfig, ServiceConfig
-from engine.checkpoint import mark_best, save_checkpoint, write_json
-from model import BERT4Rec, Catalogue
+from config import FIRST_NUMBER, PAD, ModelConfig, ServiceConfig
+from engine.checkpoint import mark_best, save_catalogue, save_checkpoint, write_json
+from model import BERT4Rec, Catalogue, Memory, Relation
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
 from serving.recommender import ModelInfo, Recommender
 
@@ -31,8 +31,9 @@ def small_model(encoders, frame, seed=0):
     features[FIRST_NUMBER:] = encoders.features.encode(frame)
     places = np.arange(V - FIRST_NUMBER)
     torch.manual_seed(seed)
+    config = ModelConfig(seq_len=SEQ_LEN, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=1, heads=2)
     return BERT4Rec(
-        ModelConfig(seq_len=SEQ_LEN, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=1, heads=2),
+        config,
         Catalogue(
             song_artist=torch.tensor([0, 1, 2, *(FIRST_NUMBER + places % 3)]),
             song_album=torch.tensor([0, 1, 2, *(FIRST_NUMBER + places % 6)]),
@@ -41,6 +42,20 @@ def small_model(encoders, frame, seed=0):
             n_fitted_albums=FIRST_NUMBER + 6,
             n_fitted_artists=FIRST_NUMBER + 3,
         ),
+        Memory(config.d_model, [successors(V)], song_plays=torch.full((V,), 5.0)),
+    )
+
+
+def successors(V):
+    """Each song was followed by the next one in five of its five training sequences; the last song by nothing."""
+    followers = torch.arange(1, V + 1)
+    followers[[*range(FIRST_NUMBER), V - 1]] = PAD
+    return Relation(
+        name="next",
+        songs=followers[:, None].int(),
+        counts=torch.where(followers > PAD, 5.0, 0.0)[:, None],
+        totals=torch.full((V,), 5.0),
+        reach=1,
     )
 
 
@@ -55,10 +70,12 @@ def small_run(run, ids=SONGS):
     encoders, frame = small_encoders(ids)
     run.mkdir(parents=True)
     write_json(run / "settings.json", {"seed": 0})
+    model = small_model(encoders, frame)
+    save_catalogue(run, model)
     checkpoint = save_checkpoint(
         run,
         epoch=1,
-        model=small_model(encoders, frame),
+        model=model,
         training_state={},
         metrics={"ndcg@10": 0.5},
         encoders_digest=save_encoders(encoders, run / "encoders"),

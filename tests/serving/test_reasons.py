@@ -62,6 +62,9 @@ class SumOfSongs:
         counted[:, :FIRST_NUMBER] = 0
         return counted
 
+    def look_up(self, songs, queries):
+        return None
+
 
 def test_leaving_a_song_out_takes_away_exactly_what_it_gave():
     embeddings = torch.zeros(8, 8)

@@ -35,6 +35,13 @@ def test_the_newest_known_songs_are_the_context():
     assert answer.unknown == ("never seen", "another")
 
 
+def test_the_song_that_always_followed_comes_first_and_because_of_its_predecessor():
+    [answer] = small_recommender().recommend_many([Query(songs=["s09", "s00", "s06"], count=1, explain=True)])
+    [song] = answer.songs
+    assert song.song_id == "s07"
+    assert (song.reasons[0].kind, song.reasons[0].song_id) == (ReasonKind.BECAUSE_OF, "s06")
+
+
 def test_no_answer_holds_a_special_a_song_of_the_sequence_or_an_excluded_one():
     recommender = small_recommender()
     answer = recommender.recommend(SONGS[:4], count=100, exclude=["s07", "s08", "never seen"])

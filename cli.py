@@ -1,0 +1,282 @@
+"""One command for everything: ``python cli.py COMMAND --help`` tells each one's options.
+
+demo          the whole way on the made-up catalogue of `demo data`: import, preprocess, train, evaluate, continue a playlist
+migrate       bring the schemas `music` and `recommender` of the database up to date
+import        read a file of playlists or histories into the schema `music`
+preprocess    database -> encoders and snapshot          (the same as preprocessing.py)
+train         snapshot -> model                          (the same as train.py)
+evaluate      a model beside the baselines, on the held-out part
+recommend     continue a sequence of song ids, with titles
+serve         answer over HTTP and from the request table (the same as flask_app.py)
+"""
+
+import argparse
+import csv
+import importlib.util
+import logging
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import flask_app
+import preprocessing
+import train
+from config import FIRST_NUMBER, PROJECT_ROOT, Config, add_arguments, config_from_arguments
+from dataset import Snapshot, open_snapshot
+from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.processes import process_group
+from errors import CheckpointError, DataError, exit_code_of
+from evaluation.report import comparison_table
+from importers import IMPORTERS
+from preprocessing import is_stale, preprocess
+from preprocessing_utils import IdEncoder, load_encoders
+from serving.reasons import SongId
+from serving.recommender import Answer, Query, Recommender
+from storage.catalogue import SongCard, song_cards
+from storage.connections import connect, database_url, expected_errors
+from storage.migrate import migrate
+
+log = logging.getLogger("cli")
+
+DEMO_DATA = PROJECT_ROOT / "demo data"
+# Ten passes are where validation NDCG@10 of the demo data stops rising; the minutes are a cap for slow machines.
+DEMO_TRAINING: Mapping[str, Any] = {"num_epochs": 8, "minutes": 1.5}
+Score = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; everything after its name is its own."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        print(f"error: unknown command {arguments[0]!r}: known are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return command(arguments[1:])
+
+
+# --- the commands ------------------------------------------------------------------------------------------------------------
+
+
+def migrate_command(argv: Sequence[str]) -> int:
+    """Apply the migrations that the database lacks."""
+    parser = argparse.ArgumentParser(prog="cli.py migrate", description="Bring the database's schemas up to date.")
+    config = _parsed(parser, argv, "database")[0]
+    with database_url(config.database) as url, connect(url) as connection:
+        applied = migrate(connection)
+    print(f"applied migrations {', '.join(map(str, applied))}" if applied else "the database is up to date")
+    return 0
+
+
+def import_command(argv: Sequence[str]) -> int:
+    """Import a file or folder in one transaction and print what was added, left out and why."""
+    parser = argparse.ArgumentParser(prog="cli.py import", description="Read playlists or histories into the schema music.")
+    parser.add_argument("format", choices=sorted(IMPORTERS), help="what the path holds")
+    parser.add_argument("path", type=Path, help="file or folder")
+    parser.add_argument("--source", help="name under which the rows stand in the database (default: after the path)")
+    parser.add_argument("--prefix", help="put PREFIX: before all ids, where two sources use the same ones")
+    config, arguments = _parsed(parser, argv, "database")
+    with database_url(config.database) as url, connect(url) as connection, expected_errors():
+        migrate(connection)
+        tally = IMPORTERS[arguments.format](connection, arguments.path, source=arguments.source, prefix=arguments.prefix)
+    print(tally.table())
+    return 0
+
+
+def evaluate_command(argv: Sequence[str]) -> int:
+    """Judge a model beside the baselines on the test part of its snapshot."""
+    parser = argparse.ArgumentParser(prog="cli.py evaluate", description="A model beside the baselines.")
+    parser.add_argument("--oracle", action="store_true", help="also rank by the law that the demo data was made by")
+    config, arguments = _parsed(parser, argv, "service", "training", "preprocessing", "evaluation", "database")
+    run = find_checkpoint(config.service.model or config.training.model_folder)
+    snapshot = open_snapshot(config.preprocessing.snapshot)
+    extra = {"oracle": demo_oracle(run, snapshot)} if arguments.oracle else {}
+    print(comparison_table(train.evaluate_run(run, config, snapshot, extra)))
+    return 0
+
+
+def recommend_command(argv: Sequence[str]) -> int:
+    """Continue a sequence and print it with its new songs."""
+    parser = argparse.ArgumentParser(prog="cli.py recommend", description="Continue a sequence of songs.")
+    parser.add_argument("songs", nargs="*", help="song ids, oldest first")
+    parser.add_argument("--file", type=Path, help="a CSV file with a column song_id, oldest first")
+    config, arguments = _parsed(parser, argv, "service", "training", "database")
+    recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
+    texts = read_sequence(arguments.file) if arguments.file else arguments.songs
+    songs: list[SongId] = [recommender.plain_id_from(text) for text in texts]
+    with database_url(config.database) as url:
+        print_continued(recommender, songs, config, url)
+    return 0
+
+
+def demo_command(argv: Sequence[str]) -> int:
+    """The whole way on made-up data; a second run starts from what is there."""
+    parser = argparse.ArgumentParser(prog="cli.py demo", description=demo_command.__doc__)
+    config, _ = _parsed(parser, argv, "model", "memory", "training", "preprocessing", "evaluation", "service", "database")
+    started = time.monotonic()
+    with database_url(config.database) as url:
+        step(1, "a database" if config.database.is_embedded else "your database")
+        with connect(url) as connection, expected_errors():
+            migrate(connection)
+            step(2, "the made-up catalogue in `demo data`")
+            print(IMPORTERS["csv"](connection, DEMO_DATA, source="demo").line())
+        step(3, "encoders and snapshot")
+        snapshot = fresh_snapshot(config, url)
+        step(4, "training")
+        run = trained_run(config, snapshot)
+        step(5, "the model beside the baselines, and the law that the data was made by")
+        print(demo_results(run, config, snapshot))
+        step(6, "a playlist and its next ten songs")
+        recommender = Recommender.load(run, config.service)
+        print_continued(recommender, list(read_sequence(DEMO_DATA / "sequence.csv")), config, url)
+    print(f"\nAll of it took {time.monotonic() - started:.0f} s. Next: python flask_app.py serves this model; README.md goes on.")
+    return 0
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "demo": demo_command,
+    "migrate": migrate_command,
+    "import": import_command,
+    "preprocess": preprocessing.main,
+    "train": train.main,
+    "evaluate": evaluate_command,
+    "recommend": recommend_command,
+    "serve": flask_app.main,
+}
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str], *sections: str) -> tuple[Config, argparse.Namespace]:
+    add_arguments(parser, *sections)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return config_from_arguments(arguments), arguments
+
+
+# --- the steps of the demo ---------------------------------------------------------------------------------------------------
+
+
+def step(number: int, title: str) -> None:
+    """Announce a step."""
+    print(f"\n[{number}/6] {title}", flush=True)
+
+
+def fresh_snapshot(config: Config, url: str) -> Snapshot:
+    """The snapshot, made anew where the database or the settings have moved on."""
+    reason = is_stale(config, url)
+    if reason is None:
+        print("up to date with the database, nothing to do")
+        return open_snapshot(config.preprocessing.snapshot)
+    return preprocess(config, url)
+
+
+def trained_run(config: Config, snapshot: Snapshot) -> Path:
+    """The newest run on this snapshot, or a new one."""
+    try:
+        checkpoint = load_checkpoint(config.training.model_folder)
+    except CheckpointError:
+        checkpoint = None
+    if checkpoint is not None and checkpoint.snapshot_digest == snapshot.digest:
+        print(f"there is a model of this snapshot already: {checkpoint.path} (train again with python train.py)")
+        return checkpoint.path.parent
+    given = {
+        name: value for name, value in DEMO_TRAINING.items() if getattr(config.training, name) == getattr(Config().training, name)
+    }
+    config = replace(config, training=replace(config.training, **given))
+    with process_group(config.training) as process:
+        return train.train(config, snapshot, process)
+
+
+def demo_results(run: Path, config: Config, snapshot: Snapshot) -> str:
+    """The table of the test part, from the run's folder where it was made before."""
+    table = run / "evaluation.md"
+    if not table.exists():
+        results = train.evaluate_run(run, config, snapshot, {"oracle (the law itself)": demo_oracle(run, snapshot)})
+        table.write_text(comparison_table(results), encoding="utf-8")
+    return table.read_text(encoding="utf-8")
+
+
+def demo_oracle(run: Path, snapshot: Snapshot) -> Score:
+    """Rank by the law that made the demo data: nothing that sees only the songs before can do better on average.
+
+    Raises DataError when the snapshot holds other songs than the demo data.
+    """
+    spec = importlib.util.spec_from_file_location("demo_data_generate", DEMO_DATA / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = generator  # dataclasses look their module up
+    spec.loader.exec_module(generator)
+    law = generator.load_law(DEMO_DATA)
+    checkpoint = load_checkpoint(run)
+    songs: IdEncoder = load_encoders(checkpoint.encoders_folder, checkpoint.encoders_digest).songs
+    column = songs.encode(law.song_ids)
+    if snapshot.n_songs != len(law.song_ids) + FIRST_NUMBER:
+        raise DataError(f"the snapshot has {snapshot.n_songs - FIRST_NUMBER} songs, the demo data {len(law.song_ids)}: no oracle")
+    law_number = np.zeros(snapshot.n_songs, np.int64)
+    law_number[column] = np.arange(len(column))
+
+    def score(prefixes: Sequence[np.ndarray]) -> np.ndarray:
+        scores = np.full((len(prefixes), snapshot.n_songs), -np.inf)
+        scores[:, column] = law.score([law_number[prefix] for prefix in prefixes])
+        return scores
+
+    return score
+
+
+# --- a continued playlist ----------------------------------------------------------------------------------------------------
+
+
+def read_sequence(path: Path) -> list[str]:
+    """The column song_id of a CSV file, in its order."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            if "song_id" not in (rows.fieldnames or []):
+                raise DataError(f"{path} has no column song_id: its header is {', '.join(rows.fieldnames or ['empty'])}")
+            return [row["song_id"] for row in rows if row["song_id"]]
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DataError(f"{path} cannot be read as a CSV file: {exc}") from exc
+
+
+def print_continued(recommender: Recommender, songs: Sequence[SongId], config: Config, url: str) -> None:
+    """Print a sequence and, below it, what comes next: title, artist, album, score and one reason each."""
+    answer = recommender.recommend_many([Query(songs=songs, explain=True)])[0]
+    with connect(url) as connection, expected_errors():
+        cards = song_cards(connection, config.database.queries_folder, [*songs, *(song.song_id for song in answer.songs)])
+    for number, song_id in enumerate(songs, start=1):
+        print(f"{number:>4}  {described(song_id, cards)}")
+    print(f"{'':>4}  {'-' * 100}")
+    for line in recommended_lines(answer, cards):
+        print(line)
+    if answer.unknown:
+        print(f"not known to the model and left out: {', '.join(map(str, answer.unknown))}")
+
+
+def recommended_lines(answer: Answer, cards: Mapping[SongId, SongCard]) -> list[str]:
+    """One line per recommended song: place, title, artist, album, score, reason."""
+    titles = {song_id: card.title for song_id, card in cards.items() if card.title}
+    return [
+        f"{f'+{song.rank}':>4}  {described(song.song_id, cards)}  {song.score:6.2f}  {song.reasons[0].sentence(titles)}"
+        for song in answer.songs
+    ]
+
+
+def described(song_id: SongId, cards: Mapping[SongId, SongCard]) -> str:
+    """Title, artist and album in columns; the id where the database knows no title."""
+    card = cards.get(song_id)
+    if card is None or card.title is None:
+        return f"{song_id!s:<94}"
+    cells = ((card.title, 34), (card.artist or "", 28), (card.album or "", 28))
+    return "  ".join(f"{textwrap.shorten(text, width, placeholder='…'):<{width}}" for text, width in cells)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))
