@@ -36,8 +36,8 @@ from evaluation.report import comparison_table
 from importers import IMPORTERS
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import IdEncoder, load_encoders
-from serving.reasons import SongId
-from serving.recommender import Answer, Query, Recommender
+from serving.reasons import Reason, ReasonKind, SongId
+from serving.recommender import Answer, Query, RecommendedSong, Recommender
 from storage.catalogue import SongCard, song_cards
 from storage.connections import connect, database_url, expected_errors
 from storage.migrate import migrate
@@ -264,9 +264,15 @@ def recommended_lines(answer: Answer, cards: Mapping[SongId, SongCard]) -> list[
     """One line per recommended song: place, title, artist, album, score, reason."""
     titles = {song_id: card.title for song_id, card in cards.items() if card.title}
     return [
-        f"{f'+{song.rank}':>4}  {described(song.song_id, cards)}  {song.score:6.2f}  {song.reasons[0].sentence(titles)}"
+        f"{f'+{song.rank}':>4}  {described(song.song_id, cards)}  {song.score:6.2f}  {plainest_reason(song).sentence(titles)}"
         for song in answer.songs
     ]
+
+
+def plainest_reason(song: RecommendedSong) -> Reason:
+    """The reason that says most in one line: a shared album or artist, else the song that moved the score most."""
+    shared = [reason for reason in song.reasons if reason.kind in (ReasonKind.SAME_ALBUM, ReasonKind.SAME_ARTIST)]
+    return (shared or list(song.reasons))[0]
 
 
 def described(song_id: SongId, cards: Mapping[SongId, SongCard]) -> str:

@@ -143,6 +143,8 @@ class MemoryConfig:
     """Songs that stood in the same training sequences as this one."""
     same_reach: int = 31
     """The song itself: repeats, or their absence."""
+    again_reach: int = 31
+    """What followed the last song when it was heard before in the same sequence."""
     artist_reach: int = 8
     """Songs of the same artist."""
     album_reach: int = 4
@@ -152,7 +154,7 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         _require(self.neighbours >= 1, "neighbours", self.neighbours, "at least 1")
-        for name in ("next_reach", "near_reach", "same_reach", "artist_reach", "album_reach", "track_reach"):
+        for name in ("next_reach", "near_reach", "same_reach", "again_reach", "artist_reach", "album_reach", "track_reach"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (not looked up) or more")
 
 
@@ -212,6 +214,10 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("warmup_steps", "negatives", "early_stopping_epochs", "threads", "weight_decay"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        if self.label_smoothing and self.negatives:
+            raise ConfigError(
+                f"label_smoothing ({self.label_smoothing}) needs the whole catalogue: set negatives ({self.negatives}) to 0"
+            )
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
         _require(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "above 0")

@@ -170,6 +170,9 @@ class LookedUp(NamedTuple):
     bonus: Tensor  # (M, C)
 
 
+AGAIN = "again"  # the relation that is found in the sequence itself, not in a table
+
+
 class Memory(nn.Module):
     """Counts and copies: adds to the scores of songs that stand in known relations to the songs of the sequence.
 
@@ -185,19 +188,23 @@ class Memory(nn.Module):
     CHANNELS = 3  # share c / n of the key's sequences, log(1 + c), cosine c / sqrt(n m)
     INITIAL_WEIGHTS = (2.0, 0.5, 2.0)
 
-    def __init__(self, d_model: int, relations: Sequence[Relation], song_plays: Tensor):
-        """`song_plays` (V,): training sequences that hold each song, m in the cosine."""
+    def __init__(self, d_model: int, relations: Sequence[Relation], song_plays: Tensor, again_reach: int = 0):
+        """`song_plays` (V,): training sequences that hold each song, m in the cosine.
+
+        With `again_reach`, what followed the last song when it stood up to so many places earlier in the same sequence is a
+        relation too.
+        """
         super().__init__()
-        self.names = [relation.name for relation in relations]
-        self.reaches = [relation.reach for relation in relations]
-        self.is_counted = [relation.is_counted for relation in relations]
+        self.names = [relation.name for relation in relations] + ([AGAIN] if again_reach else [])
+        self.reaches = [relation.reach for relation in relations] + ([again_reach] if again_reach else [])
+        self.is_counted = [relation.is_counted for relation in relations] + [False]
         self.register_buffer("song_plays", song_plays.float())
         for relation in relations:
             for part in ("songs", "counts", "totals", "key_of_song"):
                 self.register_buffer(f"{relation.name}_{part}", getattr(relation, part))
-        self.gate = nn.Linear(d_model, len(relations) * self.CHANNELS)
+        self.gate = nn.Linear(d_model, len(self.names) * self.CHANNELS)
         nn.init.zeros_(self.gate.weight)
-        start = torch.tensor(self.INITIAL_WEIGHTS).repeat(len(relations))
+        start = torch.tensor(self.INITIAL_WEIGHTS).repeat(len(self.names))
         with torch.no_grad():
             self.gate.bias.copy_(start.expm1().log())  # softplus(gate) begins at the initial weights
         # How evidence fades with distance, per relation and channel.
@@ -218,16 +225,30 @@ class Memory(nn.Module):
             own.scatter_(1, own_songs, True)  # (B, V)
         found = []
         for number, name in enumerate(self.names):
-            back = column[:, None] - torch.arange(1, self.reaches[number] + 1, device=songs.device)  # (M, W)
-            context = torch.where(back >= 0, songs[row[:, None], back.clamp(min=0)], PAD)  # (M, W)
-            keys = self._keys(name, context)
-            neighbours = self.get_buffer(f"{name}_songs")[keys].long()  # (M, W, K)
-            taken_out = own[row[:, None, None], neighbours] if own is not None and self.is_counted[number] else None
-            evidence = self._evidence(name, keys, neighbours, taken_out)  # (CHANNELS, M, W, K)
+            context = self._context(songs, row, column, self.reaches[number])  # (M, W)
+            if name == AGAIN:
+                neighbours, evidence = self._heard_again(songs, row, column, context)
+            else:
+                keys = self._keys(name, context)
+                neighbours = self.get_buffer(f"{name}_songs")[keys].long()  # (M, W, K)
+                taken_out = own[row[:, None, None], neighbours] if own is not None and self.is_counted[number] else None
+                evidence = self._evidence(name, keys, neighbours, taken_out)  # (CHANNELS, M, W, K)
             weights = gates[:, number].T[:, :, None] * self.fading[number][:, None, :]  # (CHANNELS, M, W)
             bonus = (weights[..., None] * evidence).sum(0)  # (M, W, K)
             found.append((neighbours.flatten(1), bonus.flatten(1)))
         return LookedUp(torch.cat([songs for songs, _ in found], dim=1), torch.cat([bonus for _, bonus in found], dim=1))
+
+    @staticmethod
+    def _context(songs: Tensor, row: Tensor, column: Tensor, reach: int, skipped: int = 0) -> Tensor:
+        """The songs one, two, ... `reach` places before each place (M,), PAD beyond the row: (M, W)."""
+        back = column[:, None] - torch.arange(1, reach + 1, device=songs.device) - skipped
+        return torch.where(back >= 0, songs[row[:, None], back.clamp(min=0)], PAD)
+
+    def _heard_again(self, songs: Tensor, row: Tensor, column: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Songs of the context whose predecessor is the last song: (M, W, 1) and evidence of one in each channel."""
+        before = self._context(songs, row, column, context.shape[1], skipped=1)  # (M, W)
+        follows = (before == context[:, :1]) & (before >= FIRST_NUMBER) & (context >= FIRST_NUMBER)
+        return context[..., None], follows[..., None].float().expand(self.CHANNELS, -1, -1, -1)
 
     def _keys(self, name: str, context: Tensor) -> Tensor:
         """The table row of each context song; row PAD, which is empty, for what is no song or has no artist or album."""
@@ -410,7 +431,7 @@ class NegativeSampler:
     def draw(self, n_draws: int, generator: torch.Generator) -> Negatives:
         """Draw `n_draws` times; K, the number of distinct songs, is at most that.  `generator` lives on the frequencies' device."""
         uniform = torch.rand(n_draws, generator=generator, device=self.cumulative.device, dtype=torch.float64)
-        songs = torch.searchsorted(self.cumulative, uniform).clamp(FIRST_NUMBER, len(self.cumulative) - 1).unique()
+        songs = torch.searchsorted(self.cumulative, uniform).clamp(FIRST_NUMBER, len(self.cumulative) - 1).unique()  # type: ignore[no-untyped-call]
         # A song is in the sample unless all draws miss it: 1 - (1 - p)^n.
         expected_count = -torch.expm1(n_draws * torch.log1p(-self.probabilities[songs].clamp(max=1 - 1e-9)))
         return Negatives(songs=songs, log_expected_count=expected_count.log().float())

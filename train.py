@@ -116,7 +116,9 @@ def build_model(config: Config, snapshot: Snapshot) -> BERT4Rec:
         n_fitted_artists=counts["fitted_artists"],
     )
     relations = build_relations(snapshot, config.memory)
-    memory = Memory(config.model.d_model, relations, song_plays(snapshot)) if relations else None
+    again_reach = config.memory.again_reach
+    has_memory = bool(relations) or again_reach > 0
+    memory = Memory(config.model.d_model, relations, song_plays(snapshot), again_reach) if has_memory else None
     return BERT4Rec(config.model, catalogue, memory)
 
 
@@ -253,7 +255,7 @@ class Trainer:
                 own_songs=batch.own_songs,
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.max_grad_norm)
         self.optimizer.step()
         return loss.detach(), rate

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from config import ModelConfig, as_plain, build_section
 from dataset import file_digest
 from errors import CheckpointError
-from model import BERT4Rec, Catalogue, Memory, Relation
+from model import AGAIN, BERT4Rec, Catalogue, Memory, Relation
 
 FORMAT_VERSION = 1
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
@@ -235,15 +235,18 @@ def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tenso
             is_counted=relation["is_counted"],
         )
         for relation in described["relations"]
+        if relation["name"] != AGAIN
     ]
-    memory = Memory(config.d_model, relations, buffers["memory.song_plays"]) if relations else None
+    again_reach = sum(relation["reach"] for relation in described["relations"] if relation["name"] == AGAIN)
+    has_memory = bool(described["relations"])
+    memory = Memory(config.d_model, relations, buffers["memory.song_plays"], again_reach) if has_memory else None
     return BERT4Rec(config, catalogue, memory)
 
 
 def _relations_of(model: BERT4Rec) -> list[dict[str, Any]]:
     if model.memory is None:
         return []
-    columns = zip(model.memory.names, model.memory.reaches, model.memory.is_counted, strict=True)
+    columns = zip(model.memory.names, model.memory.reaches, model.memory.is_counted, strict=False)
     return [{"name": name, "reach": reach, "is_counted": is_counted} for name, reach, is_counted in columns]
 
 

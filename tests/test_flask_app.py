@@ -229,7 +229,7 @@ def test_a_playlist_of_unknown_songs_only_fails_with_the_first_of_them(new_clien
     assert status == 422
     assert "none of the 2 songs is known to the model, the first is 'x'" in detail
     with connect(database_url) as connection:
-        (request_id,) = connection.execute("SELECT request_id FROM recommender.request").fetchone()
+        [(request_id,)] = connection.execute("SELECT request_id FROM recommender.request").fetchall()
     failed = client.get(f"/requests/{request_id}").json
     assert failed["status"] == "failed"
     assert failed["error"] in detail
@@ -346,6 +346,13 @@ def post(address, body):
         return response.status, json.load(response)
 
 
+def announced_by(process):
+    """The line with its address that a service prints once it listens."""
+    line = process.stdout.readline()
+    assert line.startswith("serving on http://"), process.communicate()[1]
+    return line
+
+
 @pytest.fixture
 def run_folder(tmp_path):
     return small_run(tmp_path / "models" / "run")
@@ -356,7 +363,7 @@ def test_the_service_starts_answers_both_ways_and_stops_at_a_signal(database_url
     command = [sys.executable, "flask_app.py", "--model", str(run_folder), "--port", "0"]
     environment = {**os.environ, "DATABASE_URL": database_url}
     with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment, text=True, stdout=-1, stderr=-1) as process:
-        line = process.stdout.readline()
+        line = announced_by(process)
         address = line.split()[2].rstrip(",")
         try:
             sequence, playlist = post(address, {"songs": ["s03", "s00"]}), post(address, {"playlist_id": "p", "wait": True})
@@ -404,7 +411,7 @@ def test_an_address_that_is_not_ours_is_one_line(run_folder, capsys):
 def test_a_service_whose_database_is_away_starts_all_the_same(run_folder):
     command = [sys.executable, "flask_app.py", "--model", str(run_folder), "--port", "0", "--url", NOWHERE]
     with subprocess.Popen(command, cwd=PROJECT_ROOT, text=True, stdout=-1, stderr=-1) as process:
-        address = process.stdout.readline().split()[2].rstrip(",")
+        address = announced_by(process).split()[2].rstrip(",")
         try:
             status, answer = post(address, {"songs": ["s03", "s00"], "count": 2})
         finally:

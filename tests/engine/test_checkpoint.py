@@ -119,7 +119,7 @@ def test_resuming_needs_the_same_snapshot_and_shape(trained, tmp_path):
     with process_group(config.training) as process:
         with pytest.raises(CheckpointError, match="was trained on another snapshot"):
             Trainer(config, other, process)
-            wider = dataclasses.replace(config, model=dataclasses.replace(config.model, d_ff=64))
+        wider = dataclasses.replace(config, model=dataclasses.replace(config.model, d_ff=64))
         with pytest.raises(ConfigError, match="d_ff is 64, but the checkpoint to resume was trained with 32"):
             Trainer(wider, snapshot, process)
         missing = dataclasses.replace(config, training=dataclasses.replace(config.training, epoch_to_preload=17))

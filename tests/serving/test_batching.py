@@ -37,7 +37,8 @@ def submit_behind_the_first(answer, numbers, largest_batch=32):
 
 
 def test_a_lone_query_is_answered_at_once():
-    assert MicroBatcher(lambda queries: [query + 1 for query in queries]).submit(1) == 2
+    batcher: MicroBatcher[int, int] = MicroBatcher(lambda queries: [query + 1 for query in queries])
+    assert batcher.submit(1) == 2
 
 
 def test_what_came_in_meanwhile_is_scored_as_one_batch_and_each_gets_its_own_answer():
