@@ -429,7 +429,7 @@ class NegativeSampler:
         self.cumulative = self.probabilities.cumsum(0)
 
     def draw(self, n_draws: int, generator: torch.Generator) -> Negatives:
-        """Draw `n_draws` times; K, the number of distinct songs, is at most that.  `generator` lives on the frequencies' device."""
+        """Draw `n_draws` times, K distinct songs; `generator` lives on the frequencies' device."""
         uniform = torch.rand(n_draws, generator=generator, device=self.cumulative.device, dtype=torch.float64)
         songs = torch.searchsorted(self.cumulative, uniform).clamp(FIRST_NUMBER, len(self.cumulative) - 1).unique()  # type: ignore[no-untyped-call]
         # A song is in the sample unless all draws miss it: 1 - (1 - p)^n.

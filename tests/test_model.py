@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
-from model import BERT4Rec, Catalogue, NegativeSampler, SelfAttention
+from model import BERT4Rec, Catalogue, Memory, NegativeSampler, Relation, SelfAttention
 
 SMALL = ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=2, heads=2, dropout_prob=0.0)
 
@@ -118,6 +118,96 @@ def test_the_correction_makes_the_sampled_partition_function_unbiased():
     estimates = [float((logits[drawn.songs] - drawn.log_expected_count).exp().sum()) for drawn in samples]
     assert math.isclose(sum(estimates) / len(estimates), float(logits[FIRST_NUMBER:].exp().sum()), rel_tol=0.03)
     assert min(int(drawn.songs.min()) for drawn in samples) >= FIRST_NUMBER
+
+
+def table(rows, n_rows=12, width=2, dtype=torch.float32):
+    filled = torch.zeros(n_rows, width, dtype=dtype)
+    for row, values in rows.items():
+        filled[row, : len(values)] = torch.tensor(values, dtype=dtype)
+    return filled
+
+
+def small_memory(songs, counts, totals, plays, reach=2, again_reach=0, key_of_song=None, is_counted=True):
+    """A memory of one relation whose gates are all one, so that a bonus is the sum of its channels over distance."""
+    relation = Relation(
+        name="next",
+        songs=table(songs, dtype=torch.int32),
+        counts=table(counts),
+        totals=table(totals, width=1)[:, 0],
+        reach=reach,
+        key_of_song=key_of_song,
+        is_counted=is_counted,
+    )
+    memory = Memory(16, [relation], table(plays, width=1)[:, 0], again_reach)
+    torch.nn.init.constant_(memory.gate.bias, math.log(math.e - 1))  # softplus of it is one
+    return memory
+
+
+def bonuses(looked_up, place=0):
+    """Song -> what the memory adds to its score at one place."""
+    total = torch.zeros(13).index_add(0, looked_up.songs[place], looked_up.bonus[place].detach())
+    return {song: round(float(total[song]), 4) for song in total.nonzero()[:, 0].tolist()}
+
+
+def evidence(c, n, m):
+    """Share, logarithm and cosine of c of n sequences, for a song in m."""
+    return c / (n + 1) + math.log1p(c) + c / math.sqrt((n + 1) * (m + 1))
+
+
+def test_a_bonus_is_the_evidence_worked_out_by_hand_and_fades_with_distance():
+    memory = small_memory({3: [7], 4: [7, 8]}, {3: [2], 4: [1, 5]}, {3: [4], 4: [9]}, {7: [3], 8: [6]})
+    found = memory(torch.tensor([[3, 4, MASK]]), torch.tensor([2]), torch.zeros(1, 16))
+    assert bonuses(found) == {7: round(evidence(1, 9, 3) + evidence(2, 4, 3) / 2, 4), 8: round(evidence(5, 9, 6), 4)}
+
+
+def test_only_songs_before_the_place_and_within_reach_are_looked_up():
+    memory = small_memory({3: [7], 4: [8], 5: [9]}, {3: [1], 4: [1], 5: [1]}, {3: [1], 4: [1], 5: [1]}, {}, reach=1)
+    found = memory(torch.tensor([[3, 4, MASK, 5]]), torch.tensor([2]), torch.zeros(1, 16))
+    assert set(bonuses(found)) == {8}
+
+
+def test_the_support_of_the_sequence_at_hand_is_taken_out():
+    """Songs 7 and 8 belong to the row's own sequence, 9 does not: one of each count, total and plays is its own."""
+    memory = small_memory({3: [7, 9], 4: [8]}, {3: [1, 1], 4: [4]}, {3: [2], 4: [6]}, {7: [1], 8: [5], 9: [2]})
+    own_songs = torch.tensor([[3, 4, 7, 8, PAD]])
+    found = memory(torch.tensor([[4, 3, MASK]]), torch.tensor([2]), torch.zeros(1, 16), own_songs)
+    assert bonuses(found) == {8: round(evidence(3, 5, 4) / 2, 4), 9: round(evidence(1, 1, 2), 4)}
+
+
+def test_a_relation_that_holds_by_itself_loses_nothing_to_the_sequence_at_hand():
+    memory = small_memory({3: [7]}, {3: [1]}, {3: [1]}, {7: [1]}, is_counted=False)
+    found = memory(torch.tensor([[3, MASK]]), torch.tensor([1]), torch.zeros(1, 16), torch.tensor([[3, 7]]))
+    assert bonuses(found) == {7: round(evidence(1, 1, 1), 4)}
+
+
+def test_specials_and_songs_without_an_artist_look_nothing_up():
+    artist = torch.tensor([0, 1, 2, 3, UNKNOWN, *range(5, 12)])
+    memory = small_memory({UNKNOWN: [7], 3: [8]}, {UNKNOWN: [9], 3: [1]}, {UNKNOWN: [9], 3: [1]}, {}, key_of_song=artist, reach=4)
+    found = memory(torch.tensor([[PAD, 4, UNKNOWN, 3, MASK]]), torch.tensor([4]), torch.zeros(1, 16))
+    assert set(bonuses(found)) == {8}
+
+
+def test_what_followed_the_last_song_before_is_heard_again():
+    memory = small_memory({}, {}, {}, {}, again_reach=5)
+    found = memory(torch.tensor([[5, 6, 7, 5, MASK]]), torch.tensor([4]), torch.zeros(1, 16))
+    assert set(bonuses(found)) == {6}
+    assert bonuses(memory(torch.tensor([[PAD, 6, 7, 5, MASK]]), torch.tensor([4]), torch.zeros(1, 16))) == {}
+
+
+def test_scores_with_a_memory_are_those_without_plus_its_bonuses():
+    memory = small_memory({4: [7, 11]}, {4: [3, 1]}, {4: [5]}, {7: [3], 11: [1]})
+    bare = small_model(n_fitted=12)
+    full = BERT4Rec(SMALL, small_catalogue(n_fitted=12), memory).eval()
+    full.load_state_dict({**full.state_dict(), **bare.state_dict()})
+    rows = torch.tensor([[3, 4, MASK]])
+    added = (full.score(rows) - bare.score(rows)).detach()[0]
+    moved = {number: round(float(added[number]), 4) for number in range(FIRST_NUMBER, 12) if abs(added[number]) > 1e-6}
+    assert moved == {7: round(evidence(3, 5, 3), 4), 11: round(evidence(1, 5, 1), 4)}
+    expected = F.cross_entropy(full.score(rows)[:, FIRST_NUMBER:], torch.tensor([7 - FIRST_NUMBER]))
+    assert torch.allclose(full(rows, torch.tensor([2]), torch.tensor([7])), expected, atol=1e-5)
+    everyone = torch.arange(FIRST_NUMBER, 12)
+    once = type("Drawn", (), {"songs": everyone, "log_expected_count": torch.zeros(len(everyone))})
+    assert torch.allclose(full(rows, torch.tensor([2]), torch.tensor([7]), negatives=once), expected, atol=1e-5)
 
 
 def test_gradients_reach_every_parameter():
