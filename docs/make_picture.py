@@ -96,11 +96,13 @@ def draw(played: Sequence[Line], recommended: Sequence[Line]) -> str:
     """The picture as SVG text."""
     begin = HEADER + ROW * len(played) + GAP  # of the recommended songs
     height = begin + ROW * len(recommended) + FOOTER
-    rule = begin - ROW // 2 - GAP // 2
+    rule = begin - GAP
     parts = [
         f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
         _text('$ python cli.py recommend --file "demo data/sequence.csv"', MARGIN, 36, "code quiet"),
         *_rows(played, HEADER, "quiet"),
+        _text("score", SCORE_END, rule - 9, "small quiet end"),
+        _text("reason", REASON, rule - 9, "small quiet"),
         f'<line class="line" x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{rule}" y2="{rule}"/>',
         *_rows(recommended, begin, "new"),
         _text("Songs and artists are made up. Scores are comparable within one answer only.", MARGIN, height - 18, "small quiet"),

@@ -1,0 +1,146 @@
+import csv
+import gzip
+import os
+import subprocess
+import sys
+
+import pytest
+
+import cli
+from config import PROJECT_ROOT
+from errors import exit_code_of
+
+
+def command(*arguments, url, folder, check=True):
+    """Run `python cli.py ...` as a user does, with everything it writes below `folder`."""
+    environ = {
+        **os.environ,
+        "DATABASE_URL": url,
+        "BERT4MUSICREC_SNAPSHOT": str(folder / "snapshot"),
+        "BERT4MUSICREC_ENCODERS_FOLDER": str(folder / "encoders"),
+        "BERT4MUSICREC_MODEL_FOLDER": str(folder / "models"),
+        "BERT4MUSICREC_THREADS": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "cli.py", *map(str, arguments)],
+        cwd=PROJECT_ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=check,
+    )
+
+
+def write_folder(folder, n_lists=40):
+    """A small folder in the layout of `demo data`: lists go round a circle of twelve songs."""
+    folder.mkdir()
+    with gzip.open(folder / "songs.csv.gz", "wt", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["song_id", "song_name", "artist_id", "artist_name", "album_id", "album_name", "tempo"])
+        rows.writerows(
+            [f"s{n}", f"Song {n}", f"a{n % 3}", f"Artist {n % 3}", f"b{n % 4}", f"Album {n % 4}", 90 + n] for n in range(12)
+        )
+    with gzip.open(folder / "sequences.csv.gz", "wt", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["playlist_id", "pos", "song_id"])
+        rows.writerows([f"p{n}", place, f"s{(n + place) % 12}"] for n in range(n_lists) for place in range(6))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(new_database, tmp_path_factory):
+    """A database into which a folder was imported, and a model of it: (url, folder, what the commands printed)."""
+    folder = tmp_path_factory.mktemp("cli")
+    with new_database(None) as url:
+        printed = {
+            "import": command("import", "csv", write_folder(folder / "lists"), url=url, folder=folder).stdout,
+            "train": command("train", "--num-epochs", "3", "--no-evaluation", "--lr", "0.01", url=url, folder=folder).stderr,
+        }
+        yield url, folder, printed
+
+
+def test_the_import_says_what_it_added(world):
+    assert "rows" in world[2]["import"]
+    again = command("import", "csv", world[1] / "lists", url=world[0], folder=world[1]).stdout
+    assert [line.split() for line in again.splitlines() if line.startswith("rows")] == [["rows", "240", "0", "0", "0", "240"]]
+
+
+def test_training_preprocesses_first_and_says_so(world):
+    assert "preprocessing first: no snapshot in" in world[2]["train"]
+    again = command("train", "--num-epochs", "1", "--no-evaluation", url=world[0], folder=world[1]).stderr
+    assert "is up to date with the database" in again
+
+
+def test_evaluate_prints_the_model_beside_the_baselines(world):
+    table = command("evaluate", url=world[0], folder=world[1]).stdout
+    names = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert names == ["BERT4Rec", "random", "popularity", "Markov", "co-occurrence", "item kNN", "blend of the three"]
+
+
+def test_recommend_prints_titles_and_reasons(world):
+    lines = command("recommend", "s3", "s4", "s5", "--count", "4", url=world[0], folder=world[1]).stdout.splitlines()
+    assert [line.split("  ")[1].strip() for line in lines[:3]] == ["1", "2", "3"] or lines[0].strip().startswith("1  Song 3")
+    assert [line.split()[0] for line in lines[4:]] == ["+1", "+2", "+3", "+4"]
+    assert all("Artist" in line for line in lines[4:])
+
+
+def test_an_oracle_is_refused_for_other_songs(world):
+    done = command("evaluate", "--oracle", url=world[0], folder=world[1], check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == "error: the snapshot has 12 songs, the demo data 11540: no oracle"
+
+
+def test_migrate_brings_a_database_up_to_date_once(new_database, tmp_path):
+    with new_database(None) as url:
+        assert command("migrate", url=url, folder=tmp_path).stdout.startswith("applied migrations 1, 2")
+        assert command("migrate", url=url, folder=tmp_path).stdout == "the database is up to date\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recommend", "s3", "nothing-of-that-kind"], None),
+        (["recommend", "nothing-of-that-kind"], "none of the 1 songs is known to the model"),
+        (["recommend"], "the sequence is empty"),
+        (["recommend", "--file", "/nowhere.csv"], "/nowhere.csv cannot be read as a CSV file"),
+        (["recommend", "--file", "requirements.txt"], "has no column song_id"),
+        (["import", "csv", "/nowhere"], "/nowhere"),
+        (["evaluate", "--model", "/nowhere"], "no trained model in /nowhere: run train.py first"),
+        (["dance"], "unknown command 'dance': known are demo, migrate, import"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(world, arguments, message):
+    done = command(*arguments, url=world[0], folder=world[1], check=False)
+    assert done.returncode == (0 if message is None else 2)
+    assert "Traceback" not in done.stderr
+    if message is not None:
+        assert message in done.stderr.strip().splitlines()[-1]
+
+
+def test_no_database_and_a_wrong_password_are_said_without_it(tmp_path):
+    done = command("migrate", url="postgresql://me:secret@127.0.0.1:1/music", folder=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "no connection to me@127.0.0.1:1/music" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_the_list_of_commands_is_the_documented_one(capsys):
+    assert exit_code_of(cli.main, ["--help"]) == 0
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert shown == list(cli.COMMANDS)
+
+
+@pytest.mark.slow
+def test_the_demo_goes_all_the_way_and_starts_from_what_is_there_the_second_time(new_database, tmp_path):
+    with new_database(None) as url:
+        first = command("demo", "--num-epochs", "1", url=url, folder=tmp_path)
+        second = command("demo", "--num-epochs", "1", url=url, folder=tmp_path)
+    assert "added 11,540 songs" in first.stdout
+    assert "oracle (the law itself)" in first.stdout
+    assert [line.split()[0] for line in first.stdout.splitlines() if line.strip().startswith("+")] == [
+        f"+{n}" for n in range(1, 11)
+    ]
+    assert "nothing new" in second.stdout
+    assert "nothing to do" in second.stdout
+    assert "there is a model of this snapshot already" in second.stdout
+    assert first.stdout.split("[6/6]")[1].split("All of it")[0] == second.stdout.split("[6/6]")[1].split("All of it")[0]
