@@ -45,7 +45,7 @@ from storage.migrate import migrate
 log = logging.getLogger("cli")
 
 DEMO_DATA = PROJECT_ROOT / "demo data"
-# Ten passes are where validation NDCG@10 of the demo data stops rising; the minutes are a cap for slow machines.
+# Eight passes are where validation NDCG@10 of the demo data stops rising; the minutes are a cap for slow machines.
 DEMO_TRAINING: Mapping[str, Any] = {"num_epochs": 8, "minutes": 1.5}
 Score = Callable[[Sequence[np.ndarray]], np.ndarray]
 

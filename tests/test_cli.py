@@ -126,7 +126,7 @@ def test_no_database_and_a_wrong_password_are_said_without_it(tmp_path):
 
 def test_the_list_of_commands_is_the_documented_one(capsys):
     assert exit_code_of(cli.main, ["--help"]) == 0
-    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]]
+    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:] if line]
     assert shown == list(cli.COMMANDS)
 
 

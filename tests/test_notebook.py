@@ -2,7 +2,6 @@
 
 import csv
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -35,7 +34,7 @@ class KernelOfThisInterpreter(AsyncKernelManager):
 
 
 @pytest.fixture(scope="module")
-def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def tour(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The notebook after a run of its own, in the project's root; an error in a cell fails every test that asks."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     home = tmp_path_factory.mktemp("notebook")
@@ -47,8 +46,9 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             kernel_manager_class=KernelOfThisInterpreter,
             resources={"metadata": {"path": str(ROOT)}},
             timeout=600,
+            coalesce_streams=True,
         ).execute()
-    yield notebook
+    return notebook
 
 
 def outputs(notebook, cell_id):
