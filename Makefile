@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
-SOURCES := *.py engine evaluation importers jobs serving storage tests benchmarks
 
 # Two OpenMP threads that wait for each other by spinning run every trainer about ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -19,7 +18,7 @@ test: $(VENV)/.requirements-dev
 lint: $(VENV)/.requirements-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(wildcard *.py) engine evaluation importers jobs serving storage benchmarks
+	$(BIN)/mypy $(wildcard *.py) engine evaluation importers jobs serving storage benchmarks docs
 	$(BIN)/codespell
 
 format: $(VENV)/.requirements-dev

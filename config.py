@@ -135,7 +135,7 @@ class MemoryConfig:
     A reach is how many songs back from the place to predict a relation is looked up; 0 leaves the relation out.
     """
 
-    neighbours: int = 32
+    neighbours: int = 64
     """Songs kept per song, artist or album in each relation."""
     next_reach: int = 3
     """Songs that directly followed this one in training sequences."""
@@ -164,9 +164,9 @@ class TrainingConfig:
 
     cloze_probability: float = 0.25
     """Share of the places of a row that are masked and predicted."""
-    last_item_probability: float = 0.5
+    last_item_probability: float = 0.9
     """Share of the rows in which only the last song is masked, as it is when the model is used."""
-    unknown_song_probability: float = 0.1
+    unknown_song_probability: float = 0.2
     """Share of the input songs whose id is hidden, so that album, artist and features carry them."""
     batch_size: int = 64
     """Rows in one step of one process."""

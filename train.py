@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Train BERT4Rec.", epilog="Settings may also stand in a TOML file or BERT4MUSICREC_*."
     )
-    add_arguments(parser, "model", "training", "preprocessing", "evaluation", "database")
+    add_arguments(parser, "model", "memory", "training", "preprocessing", "evaluation", "database")
     parser.add_argument("--no-evaluation", action="store_true", help="stop after the last epoch, without the test table")
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
