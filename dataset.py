@@ -36,6 +36,9 @@ COLUMNS = ("song_artist", "song_album", "song_features", "sequences", "offsets",
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LEFT_OUT = 3  # dated versions of a training list from after the cut, which would let training see the future
 
+MOST_VERSIONS = 5  # of one held-out list
+ROUNDING = 1e-9  # 10 * (1 - 2 * 0.3) is 3.9999999999999996
+
 # Rows of similar length share a batch: rows are shuffled, then sorted by length within pools of this many batches.
 BATCHES_PER_POOL = 32
 
@@ -225,27 +228,76 @@ def file_digest(path: Path) -> str:
 # --- splits ------------------------------------------------------------------------------------------------------------------
 
 
-def split_by_time(times: np.ndarray, groups: np.ndarray, train_size: float) -> np.ndarray:
-    """Hold out the newest lists: (S,) uint8 of TRAIN, VALIDATION, TEST and LEFT_OUT.
+def split_by_time(times: np.ndarray, groups: np.ndarray, train_size: float, rng: np.random.Generator) -> np.ndarray:
+    """Train on what comes before a moment, hold out what comes after it: (S,) uint8 of TRAIN, VALIDATION, TEST and LEFT_OUT.
 
-    `times` (S,) are seconds, `groups` (S,) numbers shared by the versions of one list.  A list goes whole to the side of its
-    first version, so that no list stands on both sides; versions of training lists dated after the first held-out one are
-    LEFT_OUT, so that training never sees the future.  The held-out lists are dealt in turn to test and validation, so that
-    both come from the same time.  Raises DataError when no list begins before another.
+    `times` (S,) are seconds, `groups` (S,) numbers shared by the versions of one list.  The moment is where `train_size` of the
+    sequences have passed.  Where lists have versions before and after it, it is moved back to leave twice as many sequences
+    after it, and a drawn share of those lists is held out whole, so that no list stands on both sides: earlier versions of
+    held-out lists and later versions of training lists are LEFT_OUT.  Of each held-out list at most MOST_VERSIONS versions are
+    kept, or a list that was saved every day would outweigh all others.  Held-out lists are dealt in turn to test and
+    validation, so that both come from the same time.  Raises DataError when nothing comes before or after.
     """
-    order, sizes, first = _groups_in_order_of(times, groups)
-    if len(np.unique(first)) < 2:
-        raise DataError(f"all {len(order)} lists begin at the same time: set split to sequence")
-    share_before = (np.cumsum(sizes[order]) - sizes[order]) / len(times)
-    n_training = max(1, min(int((share_before < train_size).sum()), len(order) - 2 if len(order) > 2 else 1))
-    side_of_group = np.full(len(order), TRAIN, np.uint8)
-    side_of_group[order[n_training:]] = _dealt_in_turn(sizes[order[n_training:]])
-    _, group_index = np.unique(groups, return_inverse=True)
-    side = side_of_group[group_index]
-    side[(side == TRAIN) & (times >= first[order[n_training]])] = LEFT_OUT
-    if not (side == TRAIN).any():
-        raise DataError(f"no list begins before the newest {1 - train_size:.0%} of the sequences: set split to sequence")
+    first, last, index = _spans(times, groups)
+    moment = _moment(times, train_size)
+    both_sides = (first < moment) & (last >= moment)
+    if both_sides.any():
+        moment = _moment(times, max(train_size / 2, 1 - 2 * (1 - train_size)))
+        both_sides = (first < moment) & (last >= moment)
+    else:  # two new lists at least, where there are three in all: one to validate, one to test
+        moment = min(moment, int(np.sort(first)[-2 if len(first) > 2 else -1]))
+    drawn = rng.permutation(np.flatnonzero(both_sides))
+    new = np.flatnonzero(first >= moment)
+    held_out = np.concatenate(
+        [new[np.argsort(first[new], kind="stable")], drawn[: int(len(drawn) * _share_drawn(train_size) + ROUNDING)]]
+    )
+    after = times >= moment
+    kept = after & _evenly_spaced(times, index, after, MOST_VERSIONS)
+
+    side_of_list = np.full(len(first), TRAIN, np.uint8)
+    side_of_list[held_out] = _dealt_in_turn(np.bincount(index[kept], minlength=len(first))[held_out])
+    is_training = side_of_list[index] == TRAIN
+    side = np.where(is_training, np.where(after, LEFT_OUT, TRAIN), np.where(kept, side_of_list[index], LEFT_OUT)).astype(np.uint8)
+    if not (side == TRAIN).any() or not len(held_out):
+        raise DataError(f"all {len(first)} lists begin at the same time: set split to sequence")
     return side
+
+
+def _spans(times: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and last time of each list, (G,) each, and the list of each sequence, (S,) in 0..G-1."""
+    _, index = np.unique(groups, return_inverse=True)
+    first, last = np.full(index.max() + 1, np.iinfo(np.int64).max), np.full(index.max() + 1, np.iinfo(np.int64).min)
+    np.minimum.at(first, index, times.astype(np.int64))
+    np.maximum.at(last, index, times.astype(np.int64))
+    return first, last, index
+
+
+def _moment(times: np.ndarray, share_before: float) -> int:
+    """The time before which that share of the sequences lies."""
+    return int(np.sort(times)[min(int(len(times) * share_before + ROUNDING), len(times) - 1)])
+
+
+def _share_drawn(train_size: float) -> float:
+    """The share of the lists on both sides that is held out: three in ten for a train_size of 0.9, never over half.
+
+    Each one costs training its earlier versions, each one less makes validation and test smaller.
+    """
+    return min(0.5, 3 * (1 - train_size))
+
+
+def _evenly_spaced(times: np.ndarray, index: np.ndarray, eligible: np.ndarray, most: int) -> np.ndarray:
+    """Mark at most `most` of the eligible sequences of each list, evenly spaced in time order, (S,) bool."""
+    order = np.lexsort((times, index))
+    order = order[eligible[order]]
+    begins = np.concatenate([[True], np.diff(index[order]) != 0]) if len(order) else np.zeros(0, bool)
+    number = np.cumsum(begins) - 1
+    place = np.arange(len(order)) - np.flatnonzero(begins)[number]
+    size = np.bincount(number)[number] if len(order) else place
+    step = (place * most) // np.maximum(size, most)
+    first_of_step = np.concatenate([[True], (np.diff(step) != 0) | begins[1:]]) if len(order) else begins
+    marked = np.zeros(len(times), bool)
+    marked[order[first_of_step | (size <= most)]] = True
+    return marked
 
 
 def _dealt_in_turn(sizes: np.ndarray) -> np.ndarray:
@@ -255,14 +307,6 @@ def _dealt_in_turn(sizes: np.ndarray) -> np.ndarray:
         sides.append(TEST if ahead <= 0 else VALIDATION)
         ahead += size if ahead <= 0 else -size
     return np.array(sides, np.uint8)
-
-
-def _groups_in_order_of(times: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Groups (in sorted order of their number): the order of their first times, their sizes, their first times."""
-    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    first = np.full(len(sizes), np.iinfo(np.int64).max)
-    np.minimum.at(first, index, times.astype(np.int64))
-    return np.argsort(first, kind="stable"), sizes, first
 
 
 def split_by_sequence(groups: np.ndarray, train_size: float, rng: np.random.Generator) -> np.ndarray:

@@ -373,7 +373,9 @@ def _split_by_time(sequences: Sequences, settings: PreprocessingConfig) -> Split
             f"{n_unknown} of {len(sequences)} sequences have no listened_at, which a split by time needs: "
             "fill it in sequences.sql, or set split to sequence"
         )
-    parts = dataset.split_by_time(sequences.times, sequences.groups, settings.train_size)
+    parts = dataset.split_by_time(
+        sequences.times, sequences.groups, settings.train_size, np.random.default_rng(settings.split_seed)
+    )
     held_out = (parts == VALIDATION) | (parts == TEST)
     return Split(policy="time", parts=parts, cut_time=int(sequences.times[held_out].min()))
 

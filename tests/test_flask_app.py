@@ -298,7 +298,8 @@ def test_readiness_names_both_states(new_client, database_url):
 
 def test_a_service_whose_worker_has_ended_is_not_ready(new_client, database_url):
     client = new_client(database_url=database_url)
-    service_of(client.application).worker = threading.Thread()
+    service = service_of(client.application)
+    service.worker, service.worker_thread = new_worker(database_url, small_recommender()), threading.Thread()
     response = client.get("/readyz")
     assert (response.status_code, response.json["worker"]) == (503, "ended")
 
@@ -317,7 +318,7 @@ def test_the_description_of_the_api_names_every_route_and_status(new_client):
         "/readyz": ["get"],
     }
     statuses = set(described["paths"]["/recommend"]["post"]["responses"])
-    assert statuses == {"200", "202", "400", "404", "413", "415", "422", "503"}
+    assert statuses == {"200", "202", "400", "404", "413", "415", "422", "429", "503"}
 
 
 @pytest.mark.parametrize(
