@@ -370,16 +370,18 @@ class BERT4Rec(nn.Module):
         if negatives is None:
             songs_known = torch.arange(self.n_fitted_songs, device=songs.device)
             hidden_known = torch.rand(songs_known.shape, device=songs.device) < unknown_song_probability
-            logits = queries @ self.embedding(songs_known, hidden_known).T + self._trained_bias()  # (M, T)
+            logits = queries @ self.embedding(songs_known, hidden_known).T + self._trained_bias(hidden_known)  # (M, T)
             if self.memory is not None:
                 logits = self.add_looked_up(logits, self.memory(songs, places, queries, own_songs))
             return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
         looked_up = None if self.memory is None else self.memory(songs, places, queries, own_songs)
         return self._sampled_loss(queries, targets, negatives, looked_up, unknown_song_probability)
 
-    def _trained_bias(self) -> Tensor:
+    def _trained_bias(self, hidden_known: Tensor) -> Tensor:
+        """The bias of each fitted song (T,); where its id is hidden, that of an unknown song, which so learns its own."""
+        bias = torch.where(hidden_known, self.bias[UNKNOWN], self.bias)
         special = torch.arange(self.n_fitted_songs, device=self.bias.device) < FIRST_NUMBER
-        return self.bias.masked_fill(special, -1e4)  # (T,); finite, so that label smoothing stays finite
+        return bias.masked_fill(special, -1e4)  # finite, so that label smoothing stays finite
 
     def _sampled_loss(
         self,
@@ -397,8 +399,9 @@ class BERT4Rec(nn.Module):
         drawn = torch.cat([targets, negatives.songs])  # (M + K,)
         hidden_ids = torch.rand(drawn.shape, device=drawn.device) < unknown_song_probability
         embeddings = self.embedding(drawn, hidden_ids)  # (M + K, D)
-        positive = (queries * embeddings[:M]).sum(-1) + self.bias[targets]  # (M,)
-        shared = queries @ embeddings[M:].T + (self.bias[negatives.songs] - negatives.log_expected_count)  # (M, K)
+        bias = torch.where(hidden_ids, self.bias[UNKNOWN], self.bias[drawn])  # (M + K,)
+        positive = (queries * embeddings[:M]).sum(-1) + bias[:M]  # (M,)
+        shared = queries @ embeddings[M:].T + (bias[M:] - negatives.log_expected_count)  # (M, K)
         if looked_up is not None:
             positive = positive + (looked_up.bonus * (looked_up.songs == targets[:, None])).sum(-1)
             place_of_song = torch.full((self.n_songs,), K, device=drawn.device)

@@ -115,11 +115,11 @@ def _song_relation(name: str, counts: Any, plays: np.ndarray, reach: int, neighb
 
 
 def _group_relation(name: str, key: np.ndarray, plays: np.ndarray, reach: int, neighbours: int) -> Relation:
-    """The songs of each artist (or album), most played first."""
+    """The songs of each artist (or album), most played first; each counts one play more, so that new songs count at all."""
     songs = np.flatnonzero(key >= FIRST_NUMBER)
     order = songs[np.lexsort((-plays[songs], key[songs]))]
-    totals = np.bincount(key, weights=plays, minlength=int(key.max()) + 1)
-    return _table(name, key[order], order, plays[order], totals, reach, neighbours, torch.from_numpy(key.astype(np.int64)))
+    totals = np.bincount(key, weights=plays + 1, minlength=int(key.max()) + 1)
+    return _table(name, key[order], order, plays[order] + 1, totals, reach, neighbours, torch.from_numpy(key.astype(np.int64)))
 
 
 def _identity(n_songs: int, reach: int) -> Relation:

@@ -43,6 +43,7 @@ def test_the_songs_of_an_artist_come_most_played_first_and_unknown_artists_have_
         relation.name: relation for relation in build_relations(snapshot_of(tmp_path, [[4, 3], [4, 5], [6, 5]]), MemoryConfig())
     }
     assert relations["artist"].songs[3].tolist() == [4, 3]
+    assert neighbours_of(relations["artist"], 3) == {4: 3.0, 3: 2.0}  # plays in two lists and in one, and one each for all
     assert neighbours_of(relations["artist"], 2) == {}
     assert relations["artist"].key_of_song.tolist() == [0, 1, 2, 3, 3, 4, 2]
 
