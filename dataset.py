@@ -29,9 +29,10 @@ from torch import Tensor
 
 from config import MASK, PAD, TrainingConfig
 from errors import DataError, SnapshotError
+from model import OwnList, pair_slots
 
-FORMAT_VERSION = 1
-COLUMNS = ("song_artist", "song_album", "song_features", "sequences", "offsets", "split")
+FORMAT_VERSION = 2
+COLUMNS = ("song_artist", "song_album", "song_features", "sequences", "offsets", "split", "lists")
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LEFT_OUT = 3  # dated versions of a training list from after the cut, which would let training see the future
@@ -59,6 +60,7 @@ class Snapshot:
     sequences: np.ndarray  # (R,) int32 song numbers
     offsets: np.ndarray  # (S + 1,) int64
     split: np.ndarray  # (S,) uint8: TRAIN, VALIDATION or TEST
+    lists: np.ndarray  # (S,) int64 the list that each sequence is a version of
 
     @property
     def n_songs(self) -> int:
@@ -122,10 +124,12 @@ def write_snapshot(
     encoders_digest: str,
     source: Mapping[str, Any],
     policy: str = "sequence",
+    lists: np.ndarray | None = None,
 ) -> Snapshot:
     """Write a new version beside the old one, point `current` at it, and remove the old one.
 
     An interruption at any moment leaves the old version in use.  `sequences` may be a memory map: it is copied in blocks.
+    `lists` None makes every sequence a list of its own.
     Raises SnapshotError when the disk is full or the folder cannot be written.
     """
     columns = {
@@ -135,6 +139,7 @@ def write_snapshot(
         "sequences": sequences,
         "offsets": offsets.astype(np.int64, copy=False),
         "split": split.astype(np.uint8, copy=False),
+        "lists": (np.arange(len(split)) if lists is None else lists).astype(np.int64, copy=False),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +202,7 @@ def open_snapshot(folder: Path, *, verify: bool = False) -> Snapshot:
             len(columns["song_artist"]) == len(columns["song_album"]) == len(columns["song_features"]) == counts["songs"]
             and columns["song_features"].shape[1] == len(manifest["feature_names"])
             and len(columns["sequences"]) == counts["rows"] == columns["offsets"][-1]
-            and len(columns["split"]) == counts["sequences"] == len(columns["offsets"]) - 1
+            and len(columns["split"]) == len(columns["lists"]) == counts["sequences"] == len(columns["offsets"]) - 1
         )
     except (OSError, ValueError, KeyError, IndexError, TypeError) as exc:
         raise SnapshotError(f"snapshot {path} is truncated or not a snapshot ({exc}): run preprocessing.py") from exc
@@ -343,7 +348,37 @@ class Batch:
     songs: Tensor  # (B, L) int64, left-padded with PAD
     places: Tensor  # (M,) int64 indices into the B * L flattened places
     targets: Tensor  # (M,) int64 song numbers
-    own_songs: Tensor  # (B, 2L) int64 the songs of the row's sequence around the row, hidden ones too; PAD elsewhere
+    own: OwnList  # what the list of each row has put into the counts of the training part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ragged:
+    """Distinct values of each of G lists, of any number: one flat tensor with offsets."""
+
+    values: Tensor  # (r,) int32, ascending within a list
+    offsets: Tensor  # (G + 1,) int64
+
+    @classmethod
+    def of(cls, lists: np.ndarray, values: np.ndarray, device: torch.device | str) -> "Ragged":
+        """Group values (r,) by their list (r,) in 0..G-1, dropping doubles; lists without values stay empty."""
+        order = np.lexsort((values, lists))
+        lists, values = lists[order], values[order]
+        kept = np.concatenate([[True], (np.diff(lists) != 0) | (np.diff(values) != 0)]) if len(values) else np.zeros(0, bool)
+        sizes = np.bincount(lists[kept], minlength=int(lists[-1]) + 1 if len(lists) else 0)
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        return cls(
+            values=torch.from_numpy(values[kept].astype(np.int32)).to(device), offsets=torch.from_numpy(offsets).to(device)
+        )
+
+    def padded(self, lists: Tensor) -> Tensor:
+        """The values of each of B lists side by side, padded on the right with 0: (B, longest) int64."""
+        inner = lists.clamp(max=len(self.offsets) - 2)
+        starts, ends = self.offsets[inner], self.offsets[inner + 1]
+        ends = torch.where(lists == inner, ends, starts)  # a list beyond the last one with values has none
+        width = max(1, int((ends - starts).max()))
+        index = starts[:, None] + torch.arange(width, device=starts.device)  # (B, longest)
+        inside = index < ends[:, None]
+        return torch.where(inside, self.values[index.clamp(max=len(self.values) - 1)].long(), PAD)
 
 
 class Windows(NamedTuple):
@@ -351,7 +386,7 @@ class Windows(NamedTuple):
 
     firsts: Tensor  # where the window's sequence begins
     ends: Tensor  # where the window ends; it reaches back up to seq_len songs, but not before `firsts`
-    whole_ends: Tensor  # where the window's sequence ends
+    lists: Tensor  # the list that the window's sequence is a version of
 
     def take(self, rows: Tensor) -> "Windows":
         """Some of the windows."""
@@ -366,8 +401,15 @@ class TrainingRows:
     """
 
     def __init__(
-        self, sequences: np.ndarray, starts: np.ndarray, ends: np.ndarray, seq_len: int, device: torch.device | str = "cpu"
+        self,
+        sequences: np.ndarray,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        seq_len: int,
+        device: torch.device | str = "cpu",
+        lists: np.ndarray | None = None,
     ):
+        """`lists` (S,) names the list that each sequence is a version of; None: each is its own."""
         usable = ends - starts >= 2
         self.flat = torch.from_numpy(np.array(sequences)).to(device)  # (R,) int32
         self.starts = torch.from_numpy(np.ascontiguousarray(starts[usable])).to(device)  # (S,)
@@ -375,6 +417,15 @@ class TrainingRows:
         self.seq_len = seq_len
         if not len(self.starts):
             raise DataError("no training sequence has two songs: nothing can be learned from this snapshot")
+        lists = np.arange(len(starts)) if lists is None else np.asarray(lists)
+        songs, offsets = take_ranges(sequences, starts, ends)
+        number = np.unique(lists, return_inverse=True)[1]
+        self.lists = torch.from_numpy(number[usable]).to(device)  # (S,) 0..G-1
+        list_of_row = np.repeat(number, np.diff(offsets))
+        self.own_songs = Ragged.of(list_of_row, songs, device)
+        adjoining = np.diff(np.repeat(np.arange(len(starts)), np.diff(offsets))) == 0
+        codes = pair_slots(songs[:-1][adjoining].astype(np.int64), songs[1:][adjoining].astype(np.int64))
+        self.own_pairs = Ragged.of(list_of_row[1:][adjoining], codes, device)
 
     def epoch(self, batch_size: int, generator: torch.Generator, part: int = 0, n_parts: int = 1) -> Iterator[Windows]:
         """All windows once, in random order, B at a time.
@@ -412,7 +463,7 @@ class TrainingRows:
         back = torch.where((nth > 0) & (phase[sequence] > 0), phase[sequence] + (nth - 1) * self.seq_len, nth * self.seq_len)
         ends = self.ends[sequence] - back
         long_enough = ends - self.starts[sequence] >= 2
-        return Windows(self.starts[sequence], ends, self.ends[sequence]).take(long_enough)
+        return Windows(self.starts[sequence], ends, self.lists[sequence]).take(long_enough)
 
     @staticmethod
     def _sort_within_pools(order: Tensor, lengths: Tensor, pool: int) -> Tensor:
@@ -429,13 +480,12 @@ def training_batch(rows: TrainingRows, windows: Windows, config: TrainingConfig,
     `last_item_probability` of the rows the end is first moved to a random earlier place and only the last song is hidden, as
     it is when the model is used; in the others every place is hidden with `cloze_probability`, at least one.
     """
-    firsts, ends, whole_ends = windows
+    firsts, ends, lists = windows
     B, device = len(ends), ends.device
     is_last = torch.rand(B, generator=generator, device=device) < config.last_item_probability
     # The end moves by less than one window, so that every window of a long history keeps its own targets.
     earliest = torch.minimum(torch.maximum(firsts + 2, ends - rows.seq_len + 1), ends)
     moved = earliest + (torch.rand(B, generator=generator, device=device) * (ends - earliest + 1)).long()
-    own_songs = left_padded(rows.flat, firsts, torch.minimum(whole_ends, ends + rows.seq_len), 2 * rows.seq_len)
     ends = torch.where(is_last, torch.minimum(moved, ends), ends)
     songs = left_padded(rows.flat, firsts, ends, rows.seq_len)  # (B, L)
     L = songs.shape[1]
@@ -449,7 +499,8 @@ def training_batch(rows: TrainingRows, windows: Windows, config: TrainingConfig,
 
     places = hidden.flatten().nonzero().squeeze(1)  # (M,)
     targets = songs.flatten()[places]
-    return Batch(songs=songs.masked_fill(hidden, MASK), places=places, targets=targets, own_songs=own_songs)
+    own = OwnList(songs=rows.own_songs.padded(lists), pairs=rows.own_pairs.padded(lists))
+    return Batch(songs=songs.masked_fill(hidden, MASK), places=places, targets=targets, own=own)
 
 
 def left_padded(flat: Tensor, firsts: Tensor, ends: Tensor, seq_len: int) -> Tensor:

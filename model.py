@@ -11,8 +11,9 @@ included), T songs seen in training (a prefix of V), K sampled negatives, D widt
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class PartEmbedding(nn.Embedding):
 
 
 class FeatureProjection(nn.Module):
-    """Numeric features to model width: standardised over the catalogue, then a two-layer perceptron.
+    """Numeric features to model width: standardised over the songs of training, then a two-layer perceptron.
 
     The hidden layer lets a feature prefer a value (the next track number, a tempo close by) where a plain product could only
     prefer more or less of it.
@@ -59,9 +60,9 @@ class FeatureProjection(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, song_features: Tensor, d_model: int):
+    def __init__(self, song_features: Tensor, n_fitted_songs: int, d_model: int):
         super().__init__()
-        real = song_features[FIRST_NUMBER:]
+        real = song_features[FIRST_NUMBER:n_fitted_songs]
         columns = song_features.shape[1]
         spread = real.std(dim=0, correction=0) if len(real) else torch.zeros(columns)
         self.register_buffer("mean", real.mean(dim=0) if len(real) else torch.zeros(columns))
@@ -93,7 +94,7 @@ class SongEmbedding(nn.Module):
         self.album = PartEmbedding(catalogue.n_fitted_albums, config.d_albums) if config.d_albums else None
         self.artist = PartEmbedding(catalogue.n_fitted_artists, config.d_artists) if config.d_artists else None
         has_features = config.use_features and catalogue.song_features.shape[1] > 0
-        self.features = FeatureProjection(self.song_features, config.d_model) if has_features else None
+        self.features = FeatureProjection(self.song_features, catalogue.n_fitted_songs, config.d_model) if has_features else None
 
     def forward(self, songs: Tensor, hidden_ids: Tensor | None = None) -> Tensor:
         """Embed song numbers (...) into (..., D); where `hidden_ids` (...) is true the song's own id counts as unknown."""
@@ -160,7 +161,26 @@ class Relation:
     totals: Tensor  # (rows,) float32 sequences that hold the row's song (artist, album)
     reach: int  # how many songs back from the place to predict it is looked up
     key_of_song: Tensor | None = None  # (V,) the row of each song; None: its number
-    is_counted: bool = True  # False: holds by itself, and no training sequence is taken out of it
+    is_counted: bool = True  # False: holds by itself, and no training list is taken out of it
+    counts_pairs: bool = False  # True: counts lists where one directly follows the other; False: lists that hold the song
+
+
+class OwnList(NamedTuple):
+    """What the list of each training row has put into the counts, to be taken out again; 0 where a list has fewer."""
+
+    songs: Tensor  # (B, any) int64 its songs
+    pairs: Tensor  # (B, any) int64 `pair_slots` of the songs that directly follow each other in it
+
+
+# Pairs are remembered as one of so many slots: a list of 1,000 pairs mistakes 1.5 % of other pairs for its own.
+PAIR_SLOTS = 1 << 16
+
+Numbers = TypeVar("Numbers", Tensor, np.ndarray)
+
+
+def pair_slots(first: Numbers, second: Numbers) -> Numbers:
+    """A slot in 1..PAIR_SLOTS - 1 for each ordered pair of song numbers (int64), the same for tensors and arrays."""
+    return 1 + (first * 1_000_003 + second * 8_191) % (PAIR_SLOTS - 1)
 
 
 class LookedUp(NamedTuple):
@@ -180,8 +200,8 @@ class Memory(nn.Module):
     while a counter knows nothing else.  Here the encoder decides, by gates from its output, how much each kind of evidence
     weighs at this place; both are learned together.  Its closest relative is the pointer of See et al. 2017 (section 2.2).
 
-    In training the sequence at hand has supported the very pairs that it would look up, so its own support is taken out: one
-    from each count of a song that it holds (leave-one-out), else the model would learn to trust counts that no new sequence has.
+    In training the list at hand has supported the very pairs that it would look up, so its own support is taken out: one from
+    each count that it is part of (leave-one-out), else the model would learn to trust counts that no new list has.
     """
 
     song_plays: Tensor
@@ -198,6 +218,7 @@ class Memory(nn.Module):
         self.names = [relation.name for relation in relations] + ([AGAIN] if again_reach else [])
         self.reaches = [relation.reach for relation in relations] + ([again_reach] if again_reach else [])
         self.is_counted = [relation.is_counted for relation in relations] + [False]
+        self.counts_pairs = [relation.counts_pairs for relation in relations] + [False]
         self.register_buffer("song_plays", song_plays.float())
         for relation in relations:
             for part in ("songs", "counts", "totals", "key_of_song"):
@@ -212,17 +233,17 @@ class Memory(nn.Module):
             nn.Parameter((1 / torch.arange(1, reach + 1)).repeat(self.CHANNELS, 1)) for reach in self.reaches
         )  # (CHANNELS, W) each
 
-    def forward(self, songs: Tensor, places: Tensor, queries: Tensor, own_songs: Tensor | None = None) -> LookedUp:
+    def forward(self, songs: Tensor, places: Tensor, queries: Tensor, own: OwnList | None = None) -> LookedUp:
         """Look up the songs before each place: `songs` (B, L), `places` (M,) in B * L, `queries` (M, D) from the encoder.
 
-        `own_songs` (B, any) lists all songs of each row's sequence in training, PAD elsewhere; None takes nothing out.
+        `own` tells in training what each row's own list has put into the counts; None takes nothing out.
         """
         row, column = places // songs.shape[1], places % songs.shape[1]
         gates = F.softplus(self.gate(queries)).view(len(places), len(self.names), self.CHANNELS)  # (M, R, CHANNELS)
-        own = None
-        if own_songs is not None:
-            own = torch.zeros(len(songs), len(self.song_plays), dtype=torch.bool, device=songs.device)
-            own.scatter_(1, own_songs, True)  # (B, V)
+        own_songs = own_pairs = None
+        if own is not None:
+            own_songs = _marked(own.songs, len(self.song_plays))  # (B, V)
+            own_pairs = _marked(own.pairs, PAIR_SLOTS)  # (B, PAIR_SLOTS)
         found = []
         for number, name in enumerate(self.names):
             context = self._context(songs, row, column, self.reaches[number])  # (M, W)
@@ -231,8 +252,16 @@ class Memory(nn.Module):
             else:
                 keys = self._keys(name, context)
                 neighbours = self.get_buffer(f"{name}_songs")[keys].long()  # (M, W, K)
-                taken_out = own[row[:, None, None], neighbours] if own is not None and self.is_counted[number] else None
-                evidence = self._evidence(name, keys, neighbours, taken_out)  # (CHANNELS, M, W, K)
+                evidence = self._evidence(name, keys, neighbours)  # (3, M, W, K): counts, totals, plays
+                if own_songs is not None and own_pairs is not None and self.is_counted[number]:
+                    holds = own_songs[row[:, None, None], neighbours]  # (M, W, K)
+                    follows = (
+                        own_pairs[row[:, None, None], pair_slots(context[..., None], neighbours)]
+                        if self.counts_pairs[number]
+                        else holds
+                    )
+                    evidence = evidence - torch.stack([follows, torch.ones_like(holds), holds]).float()
+                evidence = self._channels(evidence.clamp(min=0), neighbours)  # (CHANNELS, M, W, K)
             weights = gates[:, number].T[:, :, None] * self.fading[number][:, None, :]  # (CHANNELS, M, W)
             bonus = (weights[..., None] * evidence).sum(0)  # (M, W, K)
             found.append((neighbours.flatten(1), bonus.flatten(1)))
@@ -256,19 +285,23 @@ class Memory(nn.Module):
         keys = context if key_of_song is None else key_of_song[context]
         return torch.where((context >= FIRST_NUMBER) & (keys >= FIRST_NUMBER), keys, PAD)
 
-    def _evidence(self, name: str, keys: Tensor, neighbours: Tensor, taken_out: Tensor | None) -> Tensor:
-        """The channels of each neighbour of each key: (M, W) and (M, W, K) to (CHANNELS, M, W, K)."""
+    def _evidence(self, name: str, keys: Tensor, neighbours: Tensor) -> Tensor:
+        """Lists that support the pair, that hold the key, that hold the neighbour: (M, W) and (M, W, K) to (3, M, W, K)."""
         counts = self.get_buffer(f"{name}_counts")[keys]  # (M, W, K)
-        totals = self.get_buffer(f"{name}_totals")[keys][..., None]  # (M, W, 1)
-        plays = self.song_plays[neighbours]
-        if taken_out is not None:
-            counts, totals, plays = (
-                (counts - taken_out.float()).clamp(min=0),
-                (totals - 1).clamp(min=0),
-                plays - taken_out.float(),
-            )
-        share, cosine = counts / (totals + 1), counts / ((totals + 1) * (plays + 1).clamp(min=1)).sqrt()
+        totals = self.get_buffer(f"{name}_totals")[keys][..., None].expand_as(counts)
+        return torch.stack([counts, totals, self.song_plays[neighbours]])
+
+    @staticmethod
+    def _channels(evidence: Tensor, neighbours: Tensor) -> Tensor:
+        """Share, logarithm and cosine of each neighbour, nothing at PAD: (3, M, W, K) to (CHANNELS, M, W, K)."""
+        counts, totals, plays = evidence.unbind()
+        share, cosine = counts / (totals + 1), counts / ((totals + 1) * (plays + 1)).sqrt()
         return torch.stack([share, counts.log1p(), cosine]).masked_fill(neighbours == PAD, 0.0)
+
+
+def _marked(numbers: Tensor, width: int) -> Tensor:
+    """True at the columns named in each row: (B, any) to (B, width)."""
+    return torch.zeros(len(numbers), width, dtype=torch.bool, device=numbers.device).scatter_(1, numbers, True)
 
 
 class BERT4Rec(nn.Module):
@@ -357,7 +390,7 @@ class BERT4Rec(nn.Module):
         unknown_song_probability: float = 0.0,
         label_smoothing: float = 0.0,
         negatives: "Negatives | None" = None,
-        own_songs: Tensor | None = None,
+        own: OwnList | None = None,
     ) -> Tensor:
         """Mean cross-entropy (nats) at the masked places: `songs` (B, L) with MASK, `places` (M,) in B * L, `targets` (M,).
 
@@ -372,9 +405,9 @@ class BERT4Rec(nn.Module):
             hidden_known = torch.rand(songs_known.shape, device=songs.device) < unknown_song_probability
             logits = queries @ self.embedding(songs_known, hidden_known).T + self._trained_bias(hidden_known)  # (M, T)
             if self.memory is not None:
-                logits = self.add_looked_up(logits, self.memory(songs, places, queries, own_songs))
+                logits = self.add_looked_up(logits, self.memory(songs, places, queries, own))
             return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-        looked_up = None if self.memory is None else self.memory(songs, places, queries, own_songs)
+        looked_up = None if self.memory is None else self.memory(songs, places, queries, own)
         return self._sampled_loss(queries, targets, negatives, looked_up, unknown_song_probability)
 
     def _trained_bias(self, hidden_known: Tensor) -> Tensor:

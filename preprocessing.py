@@ -507,6 +507,7 @@ def write(
             encoders_digest=digest,
             source=source,
             policy=split.policy,
+            lists=sequences.groups,
         )
         install_encoders(Path(draft), folder)
     log.info("write: snapshot %s and encoders %s", snapshot.path, folder)

@@ -184,7 +184,8 @@ class Trainer:
             save_catalogue(self.folder, self.model)
         self.wrapped = DistributedDataParallel(self.model) if process.world_size > 1 else self.model
         starts, ends = snapshot.ranges(TRAIN)
-        self.rows = TrainingRows(snapshot.sequences, starts, ends, config.model.seq_len, process.device)
+        lists = snapshot.lists[snapshot.indices(TRAIN)]
+        self.rows = TrainingRows(snapshot.sequences, starts, ends, config.model.seq_len, process.device, lists)
         self.steps_per_epoch = self.rows.n_batches(training.batch_size, process.world_size)
         self.schedule = Schedule.of(training, self.steps_per_epoch, self.progress.seconds)
         self.sampler = NegativeSampler(
@@ -252,7 +253,7 @@ class Trainer:
                 unknown_song_probability=training.unknown_song_probability,
                 label_smoothing=training.label_smoothing,
                 negatives=negatives,
-                own_songs=batch.own_songs,
+                own=batch.own,
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,10 +1,11 @@
 """What plain counting knows of a training part, as tables for the model's memory.
 
 Each table lists, for a song (or an artist, or an album), the songs that stand in one relation to it, strongest first, with the
-number of training sequences that support the pair.  Sequences are counted, not occurrences, so that in training the support of
-the sequence at hand can be taken out again by subtracting one.
+number of training lists that support the pair.  Lists are counted, not occurrences nor versions of a list, so that in training
+the support of the list at hand can be taken out again by subtracting one.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,25 +16,22 @@ from config import FIRST_NUMBER, MemoryConfig
 from dataset import TRAIN, Snapshot
 from model import Relation
 
-# Sequences longer than this are counted in chunks: a pair further apart says little, and the table of a list of 10,000 songs
-# would hold 10**8 pairs.
-CHUNK_SONGS = 100
+# Longer lists count as several for "near": a list of 10,000 songs alone would make 10**8 pairs.
+CHUNK_SONGS = 2_000
 
 
 def build_relations(snapshot: Snapshot, config: MemoryConfig) -> list[Relation]:
     """The relations that the settings ask for, counted over the training part.  Memory: the pairs of one table."""
-    songs, sequence = _training_songs(snapshot)
+    songs, sequence, lists = _training_songs(snapshot)
     n_songs = snapshot.n_songs
-    incidence = _incidence(songs, sequence, n_songs)
-    plays = np.asarray(incidence.sum(axis=0)).ravel()  # (V,) sequences that hold each song
+    incidence = _incidence(songs, lists, n_songs)
+    plays = np.asarray(incidence.sum(axis=0)).ravel()  # (V,) lists that hold each song
     relations = []
     if config.next_reach:
-        relations.append(
-            _song_relation("next", _successions(songs, sequence, n_songs), plays, config.next_reach, config.neighbours)
-        )
+        following = _successions(songs, sequence, lists, n_songs)
+        relations.append(_song_relation("next", following, plays, config.next_reach, config.neighbours, counts_pairs=True))
     if config.near_reach:
-        together = (incidence.T @ incidence).tocsr()
-        together.setdiag(0)
+        together = _together(songs, lists, n_songs)
         relations.append(_song_relation("near", together, plays, config.near_reach, config.neighbours))
     if config.same_reach:
         relations.append(_identity(n_songs, config.same_reach))
@@ -42,7 +40,7 @@ def build_relations(snapshot: Snapshot, config: MemoryConfig) -> list[Relation]:
         ("album", config.album_reach, snapshot.song_album),
     ):
         if reach:
-            relations.append(_group_relation(name, np.asarray(key), plays, reach, config.neighbours))
+            relations.append(_group_relation(name, np.asarray(key), songs, lists, plays, reach, config.neighbours))
     following = next_on_album(snapshot) if config.track_reach else None
     if following is not None:
         relations.append(_certain("track", following, config.track_reach))
@@ -50,9 +48,9 @@ def build_relations(snapshot: Snapshot, config: MemoryConfig) -> list[Relation]:
 
 
 def song_plays(snapshot: Snapshot) -> torch.Tensor:
-    """Training sequences that hold each song, (V,) float32."""
-    songs, sequence = _training_songs(snapshot)
-    return torch.from_numpy(np.asarray(_incidence(songs, sequence, snapshot.n_songs).sum(axis=0)).ravel().astype(np.float32))
+    """Training lists that hold each song, (V,) float32."""
+    songs, _, lists = _training_songs(snapshot)
+    return torch.from_numpy(np.asarray(_incidence(songs, lists, snapshot.n_songs).sum(axis=0)).ravel().astype(np.float32))
 
 
 def next_on_album(snapshot: Snapshot) -> np.ndarray | None:
@@ -78,32 +76,47 @@ def next_on_album(snapshot: Snapshot) -> np.ndarray | None:
     return following if adjoining.any() else None
 
 
-def _training_songs(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
-    """The known songs of the training part and the number of the chunk in which each stands, both (r,)."""
+def _training_songs(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The known songs of the training part, and the sequence and the list in which each stands, (r,) each."""
     songs, offsets = snapshot.part(TRAIN)
-    place = np.arange(len(songs)) - np.repeat(offsets[:-1], np.diff(offsets))
-    begins_chunk = place % CHUNK_SONGS == 0
-    return songs, np.cumsum(begins_chunk) - 1
-
-
-def _incidence(songs: np.ndarray, sequence: np.ndarray, n_songs: int) -> Any:
-    """1 where a sequence holds a song, (sequences, V) CSR; the specials are held by none."""
+    sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    lists = np.unique(np.asarray(snapshot.lists)[snapshot.indices(TRAIN)], return_inverse=True)[1][sequence]
     known = songs >= FIRST_NUMBER
-    shape = (int(sequence[-1]) + 1 if len(sequence) else 0, n_songs)
-    matrix = sparse.csr_matrix((np.ones(known.sum(), np.float32), (sequence[known], songs[known])), shape)
+    return songs[known].astype(np.int64), sequence[known], lists[known]
+
+
+def _incidence(songs: np.ndarray, rows: np.ndarray, n_songs: int) -> Any:
+    """1 where a row (a list, or a part of one) holds a song, (rows, V) CSR."""
+    shape = (int(rows.max(initial=-1)) + 1, n_songs)
+    matrix = sparse.csr_matrix((np.ones(len(songs), np.float32), (rows, songs)), shape)
     matrix.data[:] = 1
     return matrix
 
 
-def _successions(songs: np.ndarray, sequence: np.ndarray, n_songs: int) -> Any:
-    """In how many sequences b directly follows a, (V, V) CSR."""
-    follows = (sequence[1:] == sequence[:-1]) & (songs[1:] >= FIRST_NUMBER) & (songs[:-1] >= FIRST_NUMBER)
-    a, b, where = songs[:-1][follows].astype(np.int64), songs[1:][follows].astype(np.int64), sequence[1:][follows]
-    distinct = np.unique(np.stack([where, a * n_songs + b]), axis=1)[1]
+def _together(songs: np.ndarray, lists: np.ndarray, n_songs: int) -> Any:
+    """In how many lists two different songs stand, (V, V) CSR."""
+    order = np.argsort(lists, kind="stable")
+    place = np.arange(len(lists)) - np.searchsorted(lists[order], lists[order])
+    starts_chunk = (place % CHUNK_SONGS == 0) | (np.diff(lists[order], prepend=-1) != 0)
+    incidence = _incidence(songs[order], np.cumsum(starts_chunk) - 1, n_songs)
+    together = (incidence.T @ incidence).tocsr()
+    together.setdiag(0)
+    return together
+
+
+def _successions(songs: np.ndarray, sequence: np.ndarray, lists: np.ndarray, n_songs: int) -> Any:
+    """In how many lists b directly follows a, (V, V) CSR."""
+    follows = sequence[1:] == sequence[:-1]
+    pair, where = songs[:-1][follows] * n_songs + songs[1:][follows], lists[1:][follows]
+    order = np.lexsort((where, pair))
+    is_new = (np.diff(pair[order], prepend=-1) != 0) | (np.diff(where[order], prepend=-1) != 0)
+    distinct = pair[order][is_new]
     return sparse.csr_matrix((np.ones(len(distinct), np.float32), (distinct // n_songs, distinct % n_songs)), (n_songs, n_songs))
 
 
-def _song_relation(name: str, counts: Any, plays: np.ndarray, reach: int, neighbours: int) -> Relation:
+def _song_relation(
+    name: str, counts: Any, plays: np.ndarray, reach: int, neighbours: int, *, counts_pairs: bool = False
+) -> Relation:
     """Keep the strongest neighbours of each song by count over the square root of the neighbour's plays (cosine)."""
     counts = counts.tocsr()
     counts.sum_duplicates()
@@ -111,14 +124,17 @@ def _song_relation(name: str, counts: Any, plays: np.ndarray, reach: int, neighb
     strength = counts.data / np.sqrt(plays[counts.indices])
     row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     order = np.lexsort((-strength, row))
-    return _table(name, row[order], counts.indices[order], counts.data[order], plays, reach, neighbours)
+    table = _table(name, row[order], counts.indices[order], counts.data[order], plays, reach, neighbours)
+    return replace(table, counts_pairs=counts_pairs)
 
 
-def _group_relation(name: str, key: np.ndarray, plays: np.ndarray, reach: int, neighbours: int) -> Relation:
+def _group_relation(
+    name: str, key: np.ndarray, songs: np.ndarray, lists: np.ndarray, plays: np.ndarray, reach: int, neighbours: int
+) -> Relation:
     """The songs of each artist (or album), most played first; each counts one play more, so that new songs count at all."""
-    songs = np.flatnonzero(key >= FIRST_NUMBER)
-    order = songs[np.lexsort((-plays[songs], key[songs]))]
-    totals = np.bincount(key, weights=plays + 1, minlength=int(key.max()) + 1)
+    members = np.flatnonzero(key >= FIRST_NUMBER)
+    order = members[np.lexsort((-plays[members], key[members]))]
+    totals = np.asarray(_incidence(key[songs], lists, int(key.max()) + 1).sum(axis=0)).ravel() + 1  # lists that hold the key
     return _table(name, key[order], order, plays[order] + 1, totals, reach, neighbours, torch.from_numpy(key.astype(np.int64)))
 
 

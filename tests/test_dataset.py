@@ -20,6 +20,7 @@ from dataset import (
     write_snapshot,
 )
 from errors import DataError, SnapshotError
+from model import pair_slots
 
 
 def small_snapshot(folder, **changes):
@@ -36,6 +37,7 @@ def small_snapshot(folder, **changes):
         "sequences": np.array([3, 4, 5, 4, 3, 3, 4], np.int32),
         "offsets": np.array([0, 3, 5, 7]),
         "split": np.array([TRAIN, VALIDATION, TEST]),
+        "lists": np.array([0, 1, 0]),
         "encoders_digest": "e" * 64,
         "source": {"rows": 7},
     }
@@ -88,7 +90,9 @@ def test_an_interrupted_write_leaves_the_old_version_in_use(tmp_path, monkeypatc
 
 def test_leave_one_out_hides_the_last_song_from_validation_and_the_last_two_from_training(tmp_path):
     sequences, offsets = np.array([3, 4, 5, 4, 3], np.int32), np.array([0, 4, 5])
-    snapshot = small_snapshot(tmp_path, sequences=sequences, offsets=offsets, split=np.zeros(2), policy="leave_one_out")
+    snapshot = small_snapshot(
+        tmp_path, sequences=sequences, offsets=offsets, split=np.zeros(2), lists=None, policy="leave_one_out"
+    )
     ends = {part: snapshot.ranges(part)[1].tolist() for part in (TRAIN, VALIDATION, TEST)}
     assert ends == {TRAIN: [2, 4], VALIDATION: [3, 4], TEST: [4, 5]}
 
@@ -259,17 +263,18 @@ def test_last_item_rows_hide_the_last_place_only():
     assert ends_seen == set(range(1, 9))  # every prefix length occurs, and none is empty
 
 
-def test_own_songs_are_those_of_the_whole_sequence_around_the_row():
-    rows = rows_of(np.arange(10, 15), np.arange(20, 40), seq_len=6)
+def test_the_own_list_is_every_version_of_it_and_its_neighbouring_pairs():
+    versions = [np.array([10, 11, 12, 11, 12]), np.array([20, 21]), np.array([12, 30])]
+    offsets = np.array([0, 5, 7, 9])
+    rows = TrainingRows(np.concatenate(versions).astype(np.int32), offsets[:-1], offsets[1:], 4, lists=np.array([7, 3, 7]))
     generator = torch.Generator().manual_seed(0)
     for windows in rows.epoch(1, generator):
         batch = training_batch(rows, windows, TrainingConfig(last_item_probability=1.0), generator)
-        own, end = batch.own_songs[0].tolist(), int(windows.ends[0])
-        if windows.firsts[0] == 0:
-            assert [song for song in own if song != PAD] == [10, 11, 12, 13, 14]
-        else:
-            stop = min(end + 6, 25)
-            assert [song for song in own if song != PAD] == list(range(20, 40))[max(stop - 12 - 5, 0) : stop - 5]
+        is_other = int(windows.firsts[0]) == 5
+        pairs = [(20, 21)] if is_other else [(10, 11), (11, 12), (12, 11), (12, 30)]
+        assert batch.own.songs[0][batch.own.songs[0] > 0].tolist() == ([20, 21] if is_other else [10, 11, 12, 30])
+        slots = {int(pair_slots(torch.tensor(a), torch.tensor(b))) for a, b in pairs}
+        assert set(batch.own.pairs[0].tolist()) - {0} == slots
 
 
 def test_the_share_of_hidden_songs_is_the_one_asked_for():

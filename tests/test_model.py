@@ -1,11 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
-from model import BERT4Rec, Catalogue, Memory, NegativeSampler, Relation, SelfAttention
+from model import PAIR_SLOTS, BERT4Rec, Catalogue, Memory, NegativeSampler, OwnList, Relation, SelfAttention, pair_slots
 
 SMALL = ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=2, heads=2, dropout_prob=0.0)
 
@@ -127,7 +128,7 @@ def table(rows, n_rows=12, width=2, dtype=torch.float32):
     return filled
 
 
-def small_memory(songs, counts, totals, plays, reach=2, again_reach=0, key_of_song=None, is_counted=True):
+def small_memory(songs, counts, totals, plays, reach=2, again_reach=0, key_of_song=None, is_counted=True, counts_pairs=False):
     """A memory of one relation whose gates are all one, so that a bonus is the sum of its channels over distance."""
     relation = Relation(
         name="next",
@@ -137,6 +138,7 @@ def small_memory(songs, counts, totals, plays, reach=2, again_reach=0, key_of_so
         reach=reach,
         key_of_song=key_of_song,
         is_counted=is_counted,
+        counts_pairs=counts_pairs,
     )
     memory = Memory(16, [relation], table(plays, width=1)[:, 0], again_reach)
     torch.nn.init.constant_(memory.gate.bias, math.log(math.e - 1))  # softplus of it is one
@@ -166,17 +168,39 @@ def test_only_songs_before_the_place_and_within_reach_are_looked_up():
     assert set(bonuses(found)) == {8}
 
 
-def test_the_support_of_the_sequence_at_hand_is_taken_out():
-    """Songs 7 and 8 belong to the row's own sequence, 9 does not: one of each count, total and plays is its own."""
+def own_of(songs, pairs=()):
+    """What one list has put into the counts: its songs, and which directly follow each other."""
+    slots = [[int(pair_slots(torch.tensor(a), torch.tensor(b))) for a, b in pairs] or [0]]
+    return OwnList(songs=torch.tensor([songs]), pairs=torch.tensor(slots))
+
+
+def test_the_support_of_the_list_at_hand_is_taken_out():
+    """Songs 7 and 8 belong to the row's own list, 9 does not: one of each count, total and plays is its own."""
     memory = small_memory({3: [7, 9], 4: [8]}, {3: [1, 1], 4: [4]}, {3: [2], 4: [6]}, {7: [1], 8: [5], 9: [2]})
-    own_songs = torch.tensor([[3, 4, 7, 8, PAD]])
-    found = memory(torch.tensor([[4, 3, MASK]]), torch.tensor([2]), torch.zeros(1, 16), own_songs)
+    found = memory(torch.tensor([[4, 3, MASK]]), torch.tensor([2]), torch.zeros(1, 16), own_of([3, 4, 7, 8, PAD]))
     assert bonuses(found) == {8: round(evidence(3, 5, 4) / 2, 4), 9: round(evidence(1, 1, 2), 4)}
 
 
-def test_a_relation_that_holds_by_itself_loses_nothing_to_the_sequence_at_hand():
+def test_of_counted_pairs_only_those_of_the_list_at_hand_are_taken_out():
+    """The own list holds 7 and 8, but only 7 directly follows 3 in it: 3 -> 8 is other lists' support alone."""
+    memory = small_memory({3: [7, 8]}, {3: [2, 2]}, {3: [4]}, {7: [3], 8: [3]}, counts_pairs=True)
+    own = own_of([3, 7, 8], pairs=[(3, 7), (7, 8)])
+    found = memory(torch.tensor([[3, MASK]]), torch.tensor([1]), torch.zeros(1, 16), own)
+    assert bonuses(found) == {7: round(evidence(1, 3, 2), 4), 8: round(evidence(2, 3, 2), 4)}
+
+
+def test_pairs_have_slots_that_seldom_collide_and_never_take_the_padding():
+    a, b = torch.meshgrid(torch.arange(3, 303), torch.arange(3, 303), indexing="ij")
+    slots = pair_slots(a.flatten(), b.flatten())
+    assert int(slots.min()) >= 1
+    assert int(slots.max()) < PAIR_SLOTS
+    assert len(slots.unique()) > 0.6 * PAIR_SLOTS  # 90,000 pairs thrown at random into 65,535 slots fill 75 %
+    assert pair_slots(np.array([5]), np.array([9])).tolist() == pair_slots(torch.tensor([5]), torch.tensor([9])).tolist()
+
+
+def test_a_relation_that_holds_by_itself_loses_nothing_to_the_list_at_hand():
     memory = small_memory({3: [7]}, {3: [1]}, {3: [1]}, {7: [1]}, is_counted=False)
-    found = memory(torch.tensor([[3, MASK]]), torch.tensor([1]), torch.zeros(1, 16), torch.tensor([[3, 7]]))
+    found = memory(torch.tensor([[3, MASK]]), torch.tensor([1]), torch.zeros(1, 16), own_of([3, 7]))
     assert bonuses(found) == {7: round(evidence(1, 1, 1), 4)}
 
 
@@ -208,6 +232,13 @@ def test_scores_with_a_memory_are_those_without_plus_its_bonuses():
     everyone = torch.arange(FIRST_NUMBER, 12)
     once = type("Drawn", (), {"songs": everyone, "log_expected_count": torch.zeros(len(everyone))})
     assert torch.allclose(full(rows, torch.tensor([2]), torch.tensor([7]), negatives=once), expected, atol=1e-5)
+
+
+def test_features_are_standardised_over_the_songs_of_training():
+    catalogue = small_catalogue()
+    catalogue.song_features[9:] = 1e6  # songs that training does not know
+    projection = BERT4Rec(SMALL, catalogue).embedding.features
+    assert torch.allclose(projection.mean, catalogue.song_features[3:9].mean(0))
 
 
 def test_gradients_reach_every_parameter():

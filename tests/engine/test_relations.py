@@ -6,8 +6,8 @@ from dataset import TEST, TRAIN, write_snapshot
 from engine.relations import build_relations, next_on_album, song_plays
 
 
-def snapshot_of(folder, lists, split=None, **changes):
-    flat = np.concatenate(lists).astype(np.int32)
+def snapshot_of(folder, sequences, split=None, **changes):
+    flat = np.concatenate(sequences).astype(np.int32)
     columns = {
         "song_artist": np.array([0, 1, 2, 3, 3, 4, 2]),
         "song_album": np.array([0, 1, 2, 3, 3, 3, 4]),
@@ -15,8 +15,8 @@ def snapshot_of(folder, lists, split=None, **changes):
         "feature_names": ["track_number", "track_number_missing"],
         "n_fitted_songs": 7, "n_fitted_albums": 5, "n_fitted_artists": 5, "n_albums": 5, "n_artists": 5,
         "sequences": flat,
-        "offsets": np.concatenate([[0], np.cumsum([len(songs) for songs in lists])]),
-        "split": np.full(len(lists), TRAIN) if split is None else np.array(split),
+        "offsets": np.concatenate([[0], np.cumsum([len(songs) for songs in sequences])]),
+        "split": np.full(len(sequences), TRAIN) if split is None else np.array(split),
         "encoders_digest": "", "source": {},
     }  # fmt: skip
     return write_snapshot(folder, **{**columns, **changes})
@@ -27,7 +27,7 @@ def neighbours_of(relation, row):
     return dict(zip(relation.songs[row][listed].tolist(), relation.counts[row][listed].tolist(), strict=True))
 
 
-def test_sequences_are_counted_not_occurrences(tmp_path):
+def test_lists_are_counted_not_occurrences(tmp_path):
     snapshot = snapshot_of(tmp_path, [[3, 4, 3, 4, 5], [3, 4], [4, 5], [6, 5]], split=[TRAIN, TRAIN, TRAIN, TEST])
     following, near, *_ = build_relations(snapshot, MemoryConfig())
     assert neighbours_of(following, 3) == {4: 2.0}  # 3 -> 4 twice in the first list counts once
@@ -46,6 +46,29 @@ def test_the_songs_of_an_artist_come_most_played_first_and_unknown_artists_have_
     assert neighbours_of(relations["artist"], 3) == {4: 3.0, 3: 2.0}  # plays in two lists and in one, and one each for all
     assert neighbours_of(relations["artist"], 2) == {}
     assert relations["artist"].key_of_song.tolist() == [0, 1, 2, 3, 3, 4, 2]
+
+
+def test_versions_of_one_list_count_once(tmp_path):
+    snapshot = snapshot_of(tmp_path, [[3, 4], [3, 4], [4, 3], [3, 4]], lists=np.array([8, 8, 8, 2]))
+    following, near, *_ = build_relations(snapshot, MemoryConfig())
+    assert neighbours_of(following, 3) == {4: 2.0}
+    assert neighbours_of(following, 4) == {3: 1.0}
+    assert neighbours_of(near, 3) == {4: 2.0}
+    assert song_plays(snapshot).tolist() == [0, 0, 0, 2, 2, 0, 0]
+
+
+def test_a_long_list_counts_a_pair_once(tmp_path):
+    snapshot = snapshot_of(tmp_path, [[3, 4, 5, 6] * 300])
+    following, near, *_ = build_relations(snapshot, MemoryConfig())
+    assert neighbours_of(following, 3) == {4: 1.0}
+    assert neighbours_of(near, 3) == {4: 1.0, 5: 1.0, 6: 1.0}
+
+
+def test_totals_are_lists_that_hold_the_artist_and_one(tmp_path):
+    relations = {
+        relation.name: relation for relation in build_relations(snapshot_of(tmp_path, [[3, 4], [3, 4], [5]]), MemoryConfig())
+    }
+    assert relations["artist"].totals.tolist() == [1, 1, 1, 3, 2]  # artist 3 made songs 3 and 4, artist 4 song 5
 
 
 def test_weak_neighbours_are_cut_by_cosine_not_by_count(tmp_path):
