@@ -3,11 +3,16 @@
 demo          the whole way on the made-up catalogue of `demo data`: import, preprocess, train, evaluate, continue a playlist
 migrate       bring the schemas `music` and `recommender` of the database up to date
 import        read a file of playlists or histories into the schema `music`
+map           guess which of your tables are songs and sequences; write queries and setup.sql to review
+doctor        say in one screen whether your tables will do, and why not
 preprocess    database -> encoders and snapshot          (the same as preprocessing.py)
 train         snapshot -> model                          (the same as train.py)
 evaluate      a model beside the baselines, on the held-out part
 recommend     continue a sequence of song ids, with titles
 serve         answer over HTTP and from the request table (the same as flask_app.py)
+worker        answer from the request table only, beside or instead of the service's own worker
+
+With --demo a command works on the demo's database, snapshot and models instead of your own: cli.py serve --demo.
 """
 
 import argparse
@@ -24,27 +29,32 @@ from typing import Any
 
 import numpy as np
 
+import doctor
 import flask_app
+import map_tables
 import preprocessing
 import train
 from config import FIRST_NUMBER, PROJECT_ROOT, Config, add_arguments, config_from_arguments
 from dataset import Snapshot, open_snapshot
-from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.checkpoint import find_checkpoint, is_finished, load_checkpoint, writing
 from engine.processes import process_group
 from errors import CheckpointError, DataError, exit_code_of
 from evaluation.report import comparison_table
 from importers import IMPORTERS
+from jobs import process
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import IdEncoder, load_encoders
 from serving.reasons import Reason, ReasonKind, SongId
 from serving.recommender import Answer, Query, RecommendedSong, Recommender
 from storage.catalogue import SongCard, song_cards
-from storage.connections import connect, database_url, expected_errors
+from storage.connections import Connection, connect, database_url, expected_errors
+from storage.imports import song_not_of
 from storage.migrate import migrate
 
 log = logging.getLogger("cli")
 
 DEMO_DATA = PROJECT_ROOT / "demo data"
+DEMO_SOURCE = "demo"  # in the column `source` of the schema music
 # Eight passes are where validation NDCG@10 of the demo data stops rising; the minutes are a cap for slow machines.
 DEMO_TRAINING: Mapping[str, Any] = {"num_epochs": 8, "minutes": 1.5}
 Score = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -111,23 +121,25 @@ def recommend_command(argv: Sequence[str]) -> int:
     config, arguments = _parsed(parser, argv, "service", "training", "database")
     recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
     texts = read_sequence(arguments.file) if arguments.file else arguments.songs
-    songs: list[SongId] = [recommender.plain_id_from(text) for text in texts]
+    songs = [recommender.id_from(text) for text in texts]
     with database_url(config.database) as url:
         print_continued(recommender, songs, config, url)
     return 0
 
 
 def demo_command(argv: Sequence[str]) -> int:
-    """The whole way on made-up data; a second run starts from what is there."""
+    """The whole way on made-up data, apart from your own; a second run starts from what is there."""
     parser = argparse.ArgumentParser(prog="cli.py demo", description=demo_command.__doc__)
+    parser.set_defaults(demo=True)
     config, _ = _parsed(parser, argv, "model", "memory", "training", "preprocessing", "evaluation", "service", "database")
     started = time.monotonic()
     with database_url(config.database) as url:
-        step(1, "a database" if config.database.is_embedded else "your database")
+        step(1, "a database" if config.database.is_embedded else "YOUR database: made-up music goes into its schema music")
         with connect(url) as connection, expected_errors():
             migrate(connection)
+            refuse_other_songs(connection)
             step(2, "the made-up catalogue in `demo data`")
-            print(IMPORTERS["csv"](connection, DEMO_DATA, source="demo").line())
+            print(IMPORTERS["csv"](connection, DEMO_DATA, source=DEMO_SOURCE).line())
         step(3, "encoders and snapshot")
         snapshot = fresh_snapshot(config, url)
         step(4, "training")
@@ -137,7 +149,8 @@ def demo_command(argv: Sequence[str]) -> int:
         step(6, "a playlist and its next ten songs")
         recommender = Recommender.load(run, config.service)
         print_continued(recommender, list(read_sequence(DEMO_DATA / "sequence.csv")), config, url)
-    print(f"\nAll of it took {time.monotonic() - started:.0f} s. Next: python flask_app.py serves this model; README.md goes on.")
+    took = f"{time.monotonic() - started:.0f} s"
+    print(f"\nAll of it took {took}. Next: python cli.py serve --demo serves this model; README.md goes on.")
     return 0
 
 
@@ -145,11 +158,14 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "demo": demo_command,
     "migrate": migrate_command,
     "import": import_command,
+    "map": map_tables.main,
+    "doctor": doctor.main,
     "preprocess": preprocessing.main,
     "train": train.main,
     "evaluate": evaluate_command,
     "recommend": recommend_command,
     "serve": flask_app.main,
+    "worker": process.main,
 }
 
 
@@ -168,6 +184,17 @@ def step(number: int, title: str) -> None:
     print(f"\n[{number}/6] {title}", flush=True)
 
 
+def refuse_other_songs(connection: Connection) -> None:
+    """Raise DataError where the demo would train on a mixture of its songs and somebody's own."""
+    other = song_not_of(connection, DEMO_SOURCE)
+    if other is not None:
+        source = "without a source" if other.source is None else f"of source {other.source!r}"
+        raise DataError(
+            f"music.song holds other songs than the demo's ({other.id!r}, {source}): name a database without them, "
+            "or none (no DATABASE_URL) for the embedded one"
+        )
+
+
 def fresh_snapshot(config: Config, url: str) -> Snapshot:
     """The snapshot, made anew where the database or the settings have moved on."""
     reason = is_stale(config, url)
@@ -178,13 +205,13 @@ def fresh_snapshot(config: Config, url: str) -> Snapshot:
 
 
 def trained_run(config: Config, snapshot: Snapshot) -> Path:
-    """The newest run on this snapshot, or a new one."""
+    """The newest run if it is a whole one on this snapshot, or a new one."""
     try:
         checkpoint = load_checkpoint(config.training.model_folder)
     except CheckpointError:
         checkpoint = None
-    if checkpoint is not None and checkpoint.snapshot_digest == snapshot.digest:
-        print(f"there is a model of this snapshot already: {checkpoint.path} (train again with python train.py)")
+    if checkpoint is not None and checkpoint.snapshot_digest == snapshot.digest and is_finished(checkpoint.path.parent):
+        print(f"there is a model of this snapshot already: {checkpoint.path} (train again with python train.py --demo)")
         return checkpoint.path.parent
     given = {
         name: value for name, value in DEMO_TRAINING.items() if getattr(config.training, name) == getattr(Config().training, name)
@@ -199,7 +226,10 @@ def demo_results(run: Path, config: Config, snapshot: Snapshot) -> str:
     table = run / "evaluation.md"
     if not table.exists():
         results = train.evaluate_run(run, config, snapshot, {"oracle (the law itself)": demo_oracle(run, snapshot)})
-        table.write_text(comparison_table(results), encoding="utf-8")
+        with writing(table):
+            beside = run / f".{table.name}.new"
+            beside.write_text(comparison_table(results), encoding="utf-8")
+            beside.replace(table)
     return table.read_text(encoding="utf-8")
 
 

@@ -17,7 +17,9 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import math
 import os
+import re
 import tomllib
 import types
 import typing
@@ -25,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from errors import ConfigError
 
@@ -47,7 +49,9 @@ class DatabaseConfig:
     url: str | None = None
     """A libpq URL (postgresql://user:password@host:port/name); None starts the embedded server."""
     local_folder: Path = PROJECT_ROOT / ".local"
-    """Where the embedded server, snapshots and other working files live."""
+    """Where the embedded server lives, in its folder `postgres`; nothing else moves with it."""
+    embedded_database: str = "bert4musicrec"
+    """Which database of the embedded server; without meaning where a server of your own is named."""
     queries_folder: Path = PROJECT_ROOT / "storage" / "queries" / "music"
     """The query files that map somebody's tables onto the contract; the default reads the schema `music`."""
     connect_timeout_seconds: int = 10
@@ -55,6 +59,7 @@ class DatabaseConfig:
 
     def __post_init__(self) -> None:
         _require(self.connect_timeout_seconds >= 1, "connect_timeout_seconds", self.connect_timeout_seconds, "at least 1")
+        _require(bool(self.embedded_database), "embedded_database", repr(self.embedded_database), "a name")
         if self.url is not None and not self.url.startswith(("postgresql://", "postgres://")):
             raise ConfigError(f"database url must start with postgresql:// (got {_without_password(self.url)!r})")
 
@@ -264,6 +269,8 @@ class ServiceConfig:
     """Torch threads of one scoring call: two took the 99th percentile from 14 to 231 ms on a busy machine."""
     worker: bool = True
     """Whether the service also works on the request table."""
+    wake: Literal["notify", "poll"] = "notify"
+    """How an idle worker hears of requests: by LISTEN beside a look every second; poll is the look alone, for pgbouncer."""
     lease_seconds: float = 60.0
     """How long a claimed request belongs to its worker before another may take it."""
     max_attempts: int = 3
@@ -297,8 +304,24 @@ SECTIONS: dict[str, type] = {section.name: typing.cast(type, section.type) for s
 FIELDS: dict[str, tuple[str, dataclasses.Field[Any]]] = {
     setting.name: (section, setting) for section, cls in SECTIONS.items() for setting in dataclasses.fields(cls)
 }
-# Names without our prefix that people already have in their environment.
-_FOREIGN_VARIABLES = {"DATABASE_URL", "PGHOST", "PGSERVICE", "PGDATABASE", "PGPORT", "PGUSER", "POSTGRES_HOST", "POSTGRES_DB"}
+# Where everything of the demo stands unless the settings say so: apart from one's own music, models and snapshot.
+DEMO_FOLDER = PROJECT_ROOT / ".local" / "demo"
+DEMO_SETTINGS: Mapping[str, Any] = {
+    "embedded_database": "demo",
+    "snapshot": DEMO_FOLDER / "snapshot",
+    "encoders_folder": DEMO_FOLDER / "encoders",
+    "model_folder": DEMO_FOLDER / "models",
+}
+# Names without our prefix that people already have in their environment; each of them names a server, or a database on one.
+_FOREIGN_VARIABLES = (
+    "DATABASE_URL", "POSTGRES_HOST", "POSTGRES_DB",
+    "PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE",
+)  # fmt: skip
+# Parameters of a libpq URL that are secrets themselves.
+_SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+_HOST = r"(\[[\w:.%]*\]|[^][:/?@,]*)(:\d*)?"  # a port that is no number is the rest of a password
+_ADDRESS = re.compile(rf"{_HOST}(,{_HOST})*(/[^:/?@]*)?")
+_PARAMETER = re.compile(r"[^=@]+=[^=@]*")
 
 
 def load_config(
@@ -306,14 +329,18 @@ def load_config(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Gather settings from file, environment and overrides (in rising order) and check them.
+    """Gather settings from defaults, file, environment and overrides (in rising order) and check them.
 
     `file` None reads `bert4musicrec.toml` in the working directory if there is one.  `environ` None is the process's own.
-    `overrides` maps names of settings to values, None meaning "not given".  Raises ConfigError with the name and the way out.
+    `overrides` maps names of settings to values, None meaning "not given"; `defaults` replaces defaults of the dataclasses.
+    Raises ConfigError with the name and the way out.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for name, value in (defaults or {}).items():
+        values[FIELDS[name][0]][name] = value
     for section, name, value in _from_file(file):
         values[section][name] = value
     url = database_url_from(environ)
@@ -375,10 +402,12 @@ def database_url_from(environ: Mapping[str, str]) -> str | None:
 
 
 def add_arguments(parser: argparse.ArgumentParser, *sections: str) -> None:
-    """Add one option per setting of the named concerns, with its meaning and default in the help."""
+    """Add --config, --demo and one option per setting of the named concerns, with its meaning and default in the help."""
     if not any(action.dest == "config" for action in parser._actions):
         where = f"TOML settings file (default {DEFAULT_CONFIG_FILE}, if there is one)"
         parser.add_argument("--config", type=Path, metavar="FILE", help=where)
+        what = f"use the demo's database on the embedded server, and its folders in {_shorten(DEMO_FOLDER)}"
+        parser.add_argument("--demo", action="store_true", help=what)
     for section in sections:
         group = parser.add_argument_group(section)
         meanings = describe(SECTIONS[section])
@@ -397,7 +426,11 @@ def add_arguments(parser: argparse.ArgumentParser, *sections: str) -> None:
 def config_from_arguments(arguments: argparse.Namespace) -> Config:
     """The settings of a command whose parser was filled by `add_arguments`."""
     given = {name: value for name, value in vars(arguments).items() if name in FIELDS}
-    return load_config(file=arguments.config, overrides=given)
+    if not arguments.demo:
+        return load_config(file=arguments.config, overrides=given)
+    # The demo stands in the schema `music`, whatever tables somebody's queries read.
+    given["queries_folder"] = DatabaseConfig.queries_folder
+    return load_config(file=arguments.config, overrides=given, defaults=DEMO_SETTINGS)
 
 
 @functools.cache
@@ -470,12 +503,12 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         raise ConfigError(f"{name} must be a number (got {value!r})")
     try:
         converted = wanted(value)
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         raise ConfigError(f"{name} must be {_article(wanted)} (got {value!r})") from exc
     if wanted is int and isinstance(value, float) and converted != value:
         raise ConfigError(f"{name} must be a whole number (got {value!r})")
-    if wanted is float and converted != converted:
-        raise ConfigError(f"{name} must be a number (got {value!r})")
+    if wanted is float and not math.isfinite(converted):
+        raise ConfigError(f"{name} must be a finite number (got {value!r})")
     return converted
 
 
@@ -493,6 +526,18 @@ def _shorten(default: Any) -> str:
 
 
 def _without_password(url: str) -> str:
+    """The URL without its secrets, for files and messages; of one that cannot be taken apart only the scheme is left.
+
+    >>> _without_password("postgresql://me:secret@db/music?sslmode=require&password=secret")
+    'postgresql://me@db/music?sslmode=require'
+    """
     scheme, separator, rest = url.partition("://")
-    login, at, address = rest.rpartition("@")
-    return f"{scheme}{separator}{login.split(':')[0]}{at}{address}"
+    login, at, address = rest.partition("@")
+    if not at or "/" in login:  # as libpq reads it, a login ends before the first slash
+        login, at, address = "", "", rest
+    address, _, query = address.partition("?")
+    parameters = query.split("&") if query else []
+    if not separator or not _ADDRESS.fullmatch(address) or not all(map(_PARAMETER.fullmatch, parameters)):
+        return f"{scheme}://..." if separator else "..."
+    kept = [parameter for parameter in parameters if unquote(parameter.partition("=")[0]).lower() not in _SECRET_PARAMETERS]
+    return f"{scheme}://{login.partition(':')[0]}{at}{address}{'?' if kept else ''}{'&'.join(kept)}"

@@ -17,6 +17,8 @@ family into one line on standard error and exit code 2 (`exit_code_of`); the ser
         ├── UnknownRequest        404
         ├── BodyTooLarge          413
         ├── InvalidSequence       422: empty, too long, of another id type, or of unknown songs only
+        ├── KeyReused             422: the idempotency key stands for another request
+        ├── QueueFull             429
         └── ServiceUnavailable    503: the database is away, or no model is loaded
 """
 
@@ -91,6 +93,19 @@ class InvalidSequence(RequestError):
     """The sequence is empty, too long, of another id type, or holds unknown songs only."""
 
     status = 422
+
+
+class KeyReused(RequestError):
+    """The idempotency key was sent with another request before."""
+
+    status = 422
+
+
+class QueueFull(RequestError):
+    """As many requests wait as may; `retry_after_seconds` is about what a few workers need to make room."""
+
+    status = 429
+    retry_after_seconds = 10
 
 
 class ServiceUnavailable(RequestError):

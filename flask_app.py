@@ -39,8 +39,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from werkzeug.exceptions import HTTPException
 
 from config import Config, ServiceConfig, add_arguments, config_from_arguments
-from errors import ConfigError, DatabaseError, InvalidSequence, RequestError, ServiceUnavailable, exit_code_of
+from errors import ConfigError, DatabaseError, InvalidSequence, QueueFull, RequestError, ServiceUnavailable, exit_code_of
 from jobs.desk import Handled, RequestDesk
+from jobs.process import log_to_stderr
 from jobs.worker import Worker
 from serving.live import LiveRecommender
 from serving.reasons import plain_id
@@ -92,6 +93,18 @@ class RecommendBody(BaseModel):
         if (self.songs is None) == (self.playlist_id is None):
             raise ValueError('send either "songs" or "playlist_id"')
         return self
+
+
+class RecommendHeaders(BaseModel):
+    """What may be said of a request beside its body."""
+
+    idempotency_key: str | None = Field(
+        None,
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="with playlist_id: the same key and body again, after a broken connection, are not another request",
+    )
 
 
 class RequestPath(BaseModel):
@@ -179,7 +192,8 @@ class Service:
     config: Config
     live: LiveRecommender
     desk: RequestDesk | None  # None: no database is configured
-    worker: threading.Thread | None = None  # set by whoever starts one beside the app
+    worker: Worker | None = None  # these two are set by whoever starts one beside the app
+    worker_thread: threading.Thread | None = None
     stopping: threading.Event
 
     def open_desk(self) -> RequestDesk:
@@ -187,6 +201,14 @@ class Service:
         if self.desk is None:
             raise ServiceUnavailable('no database is configured: send "songs", or start the service with DATABASE_URL')
         return self.desk
+
+    def worker_state(self) -> str:
+        """The worker in one word: none, running, reconnecting (it has no database at the moment) or ended."""
+        if self.worker is None or self.worker_thread is None:
+            return "none"
+        if not self.worker_thread.is_alive():
+            return "ended"
+        return "running" if self.worker.is_connected else "reconnecting"
 
     def close(self) -> None:
         """End waiting requests and close the connections."""
@@ -252,15 +274,16 @@ api = APIBlueprint("api", __name__, abp_tags=[Tag(name="recommendations")])
 @api.post(
     "/recommend",
     summary="Continue a sequence of songs, or a playlist of the database",
-    responses={200: AnswerBody, 202: RequestBody, **_problems(400, 404, 413, 415, 422, 503)},
+    responses={200: AnswerBody, 202: RequestBody, **_problems(400, 404, 413, 415, 422, 429, 503)},
 )
-def recommend(body: RecommendBody) -> tuple[Response, int]:
+def recommend(header: RecommendHeaders, body: RecommendBody) -> tuple[Response, int]:
     """Answer a sequence at once, accept a playlist.
 
     200 {"songs": [{"song_id": 17, "rank": 1, "score": 4.2, "reasons": [...]}], "unknown": [], "model": {...}} for songs.
     202 {"playlist_id": 7, "status": "accepted", "request_id": 12} for a playlist_id; with "wait": true 200 and its songs, or
-    still 202 after wait_seconds.  400 no JSON; 404 no such playlist; 413 and 415 body; 422 what cannot be continued; 503 no
-    model or no database.
+    still 202 after wait_seconds.  With an Idempotency-Key the same body again gets the same request_id.  400 no JSON; 404 no
+    such playlist; 413 and 415 body; 422 what cannot be continued, or a key that was sent with another body; 429 the queue is
+    full, come back after Retry-After; 503 no model or no database.
     """
     service = service_of(current_app)
     count = checked_count(body.count, service.config.service)
@@ -270,7 +293,9 @@ def recommend(body: RecommendBody) -> tuple[Response, int]:
     assert body.playlist_id is not None
     desk = service.open_desk()
     options = {"count": count, "exclude": body.exclude, "explain": body.explain}
-    request_id = desk.accept(str(body.playlist_id), options)
+    request_id = desk.accept(str(body.playlist_id), options, idempotency_key=header.idempotency_key)
+    if service.worker is not None:
+        service.worker.nudge()
     accepted = {"playlist_id": body.playlist_id, "status": "accepted", "request_id": request_id}
     if not body.wait:
         return jsonify(accepted), HTTPStatus.ACCEPTED
@@ -330,14 +355,14 @@ def healthz() -> Response:
 def readyz() -> tuple[Response, int]:
     """Answer {"model": "loaded", "model_id": ..., "database": "reachable", "worker": "running"}.
 
-    503 when no model is loaded, a configured database cannot be reached, or the worker has ended.  A service without a database
-    ("not configured") or without a worker of its own ("none") is ready for what it does.
+    503 when no model is loaded, a configured database cannot be reached, or the worker has lost it ("reconnecting") or ended.  A
+    service without a database ("not configured") or without a worker of its own ("none") is ready for what it does.
     """
     service = service_of(current_app)
     recommender = service.live.recommender
     database = "not configured" if service.desk is None else "reachable" if service.desk.is_reachable() else "unreachable"
-    worker = "none" if service.worker is None else "running" if service.worker.is_alive() else "ended"
-    is_ready = recommender is not None and database != "unreachable" and worker != "ended"
+    worker = service.worker_state()
+    is_ready = recommender is not None and database != "unreachable" and worker in ("none", "running")
     state = {
         "model": "loaded" if recommender else "missing",
         "model_id": recommender.info.model_id if recommender else None,
@@ -362,7 +387,7 @@ def problem(status: int, detail: str, headers: Sequence[tuple[str, str]] = ()) -
 
 
 def _request_error(exc: RequestError) -> Response:
-    return problem(exc.status, str(exc))
+    return problem(exc.status, str(exc), [("Retry-After", str(exc.retry_after_seconds))] if isinstance(exc, QueueFull) else [])
 
 
 def _database_error(exc: DatabaseError) -> Response:
@@ -438,19 +463,10 @@ def _log_outcome(response: Response) -> Response:
 # --- the process -------------------------------------------------------------------------------------------------------------
 
 
-class _FieldsFormatter(logging.Formatter):
-    """A sentence for people, then name=value pairs for machines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        return " ".join([line, *(f"{name}={value}" for name, value in fields.items())])
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C; raises the family of errors.py for what keeps it from starting."""
     config = config_from_arguments(_parser().parse_args(argv))
-    _log_to_stderr()
+    log_to_stderr()
     stopping = threading.Event()
     with _stopped_by_signals(stopping):
         torch.set_num_threads(config.service.torch_threads)
@@ -475,12 +491,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Serve recommendations over HTTP and answer the request table.")
     add_arguments(parser, "service", "database")
     return parser
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_FieldsFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 @contextmanager
@@ -548,13 +558,15 @@ def _working(app: OpenAPI, url: str) -> Iterator[None]:
         queries_folder=service.config.database.queries_folder,
         connect_timeout_seconds=service.config.database.connect_timeout_seconds,
     )
-    service.worker = threading.Thread(target=worker.run, args=[service.stopping], name="worker")
-    service.worker.start()
+    service.worker = worker
+    service.worker_thread = threading.Thread(target=worker.run, args=[service.stopping], name="worker")
+    service.worker_thread.start()
     try:
         yield
     finally:
         service.stopping.set()
-        service.worker.join()
+        worker.nudge()
+        service.worker_thread.join()
 
 
 def _announce(recommender: Recommender, server: Any) -> None:

@@ -217,8 +217,8 @@ class Memory(nn.Module):
         super().__init__()
         self.names = [relation.name for relation in relations] + ([AGAIN] if again_reach else [])
         self.reaches = [relation.reach for relation in relations] + ([again_reach] if again_reach else [])
-        self.is_counted = [relation.is_counted for relation in relations] + [False]
-        self.counts_pairs = [relation.counts_pairs for relation in relations] + [False]
+        self.is_counted = [relation.is_counted for relation in relations] + ([False] if again_reach else [])
+        self.counts_pairs = [relation.counts_pairs for relation in relations] + ([False] if again_reach else [])
         self.register_buffer("song_plays", song_plays.float())
         for relation in relations:
             for part in ("songs", "counts", "totals", "key_of_song"):

@@ -2,20 +2,23 @@
 
     python train.py                                     against the database; preprocesses first where needed
     python train.py --snapshot PATH                     from a snapshot, without a database
+    python train.py --no-database                       the same, from the snapshot that environment or TOML file name
     python train.py --minutes 10 --device cuda          ten minutes on one GPU
     torchrun --nproc-per-node 2 train.py --snapshot PATH    several processes, one GPU or CPU share each
     python train.py --epoch-to-preload -1               go on with the newest run after its last epoch
 
 Each run writes its own folder below `model_folder`: settings, encoders, a checkpoint per epoch, the best one marked, the
-history of losses and metrics, and after the last epoch the test table beside the baselines.  Without `--minutes` a run with the
-same seed, settings and snapshot repeats exactly on one machine.
+history of losses and metrics, why it ended, and at last the test table beside the baselines.  Without `--minutes` a run with the
+same seed, settings and snapshot repeats exactly on one machine.  To go on after an earlier epoch than the last one
+(`--epoch-to-preload 3`) takes the run back to it: what came later is deleted.
+
+BERT4MUSICREC_SNAPSHOT and the TOML file say where preprocessing writes the snapshot, so with them alone the database is asked
+whether it has moved on; only an option of the command, `--snapshot` or `--no-database`, takes the snapshot as it is.
 """
 
 import argparse
-import json
 import logging
 import platform
-import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,27 +28,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from config import Config, TrainingConfig, add_arguments, as_plain, config_from_arguments
-from dataset import TRAIN, VALIDATION, Batch, Snapshot, TrainingRows, open_snapshot, training_batch
+from dataset import TRAIN, Snapshot, TrainingRows, open_snapshot, training_batch
 from engine.checkpoint import (
+    EVALUATION,
+    HISTORY,
     SETTINGS,
+    VALIDATION_METRIC,
+    append_history,
+    epoch_of,
+    epochs_of,
     find_checkpoint,
+    go_back,
     load_checkpoint,
     load_training_state,
+    make_run,
     mark_best,
+    mark_finished,
     newest_run,
     prune,
     read_description,
+    read_settings,
     save_catalogue,
     save_checkpoint,
     write_json,
+    writing,
 )
-from engine.comparison import baseline_scores, compare, held_out
-from engine.processes import Process, process_group, seed_everything
+from engine.comparison import baseline_scores, compare, validation_part
+from engine.processes import Part, Process, own_part, process_group, seed_everything
 from engine.progress import Scalars, bar
 from engine.relations import build_relations, song_plays
 from engine.schedule import Schedule
@@ -60,10 +73,16 @@ from storage.connections import database_url
 
 log = logging.getLogger("train")
 
+__all__ = ["ENDINGS", "HISTORY", "Trainer", "evaluate_run", "main", "train"]
+
 LOG_EVERY_STEPS = 20  # reading a loss waits for the device, so not at every step
+CLOCK_EVERY_STEPS = 10  # several processes agree on the time that often; one alone looks at every step
+ENDINGS = {
+    "epochs": "num_epochs is reached",
+    "minutes": "the minutes are used up",
+    "patience": "early_stopping_epochs without a better validation",
+}
 VALIDATION_TASKS = 2000  # looked at after each epoch; the test uses all of its tasks
-VALIDATION_METRIC = "ndcg10"
-HISTORY = "history.jsonl"  # one line per epoch, in the run's folder
 
 
 # --- set-up ------------------------------------------------------------------------------------------------------------------
@@ -75,12 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train BERT4Rec.", epilog="Settings may also stand in a TOML file or BERT4MUSICREC_*."
     )
     add_arguments(parser, "model", "memory", "training", "preprocessing", "evaluation", "database")
+    parser.add_argument("--no-database", action="store_true", help="take the snapshot as it is, wherever the settings place it")
     parser.add_argument("--no-evaluation", action="store_true", help="stop after the last epoch, without the test table")
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     with process_group(config.training) as process:
         logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s", stream=sys.stderr)
-        snapshot = prepare_snapshot(config, process, from_database=arguments.snapshot is None)
+        from_database = arguments.snapshot is None and not arguments.no_database
+        snapshot = prepare_snapshot(config, process, from_database=from_database)
         run = train(config, snapshot, process)
         if process.is_main and not arguments.no_evaluation:
             print(comparison_table(evaluate_run(run, config, snapshot)))
@@ -90,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare_snapshot(config: Config, process: Process, *, from_database: bool) -> Snapshot:
-    """The snapshot to train on; from the database it is made anew where it is missing or out of date, by the main process."""
+    """The snapshot to train on, verified; from the database the main process makes it anew where it is missing or out of date."""
     if from_database and process.is_main:
         with database_url(config.database) as url:
             reason = is_stale(config, url)
@@ -99,9 +120,8 @@ def prepare_snapshot(config: Config, process: Process, *, from_database: bool) -
             else:
                 log.info("preprocessing first: %s", reason)
                 preprocess(config, url)
-    if process.world_size > 1:
-        distributed.barrier()
-    return open_snapshot(config.preprocessing.snapshot)
+    process.barrier()
+    return open_snapshot(config.preprocessing.snapshot, verify=process.is_main)
 
 
 def build_model(config: Config, snapshot: Snapshot) -> BERT4Rec:
@@ -132,12 +152,15 @@ def build_optimizer(model: BERT4Rec, config: TrainingConfig) -> torch.optim.Opti
 
 
 def start_run(config: Config, snapshot: Snapshot) -> Path:
-    """Make the run's folder with its settings and a verified copy of the encoders that the snapshot was made with."""
+    """Make the run's folder with its settings and a verified copy of the encoders that the snapshot was made with.
+
+    Raises EncoderError for other encoders, before anything is written, and CheckpointError where the folder cannot be made.
+    """
     encoders = config.preprocessing.encoders_folder
     load_encoders(encoders, expected_digest=snapshot.manifest["encoders_digest"])
-    run = config.training.model_folder / f"{datetime.now():%Y%m%d-%H%M%S}-seed{config.training.seed}"
-    run.mkdir(parents=True)
-    shutil.copytree(encoders, run / "encoders")
+    run = make_run(config.training.model_folder, f"{datetime.now():%Y%m%d-%H%M%S}-seed{config.training.seed}")
+    with writing(run / "encoders", "free the disk and start again"):
+        shutil.copytree(encoders, run / "encoders")
     machine = {
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -173,41 +196,70 @@ class Trainer:
         self.config, self.snapshot, self.process = config, snapshot, process
         self.show_progress = show_progress and process.is_main
         training = config.training
+        self.validation = validation_part(snapshot, config.evaluation, VALIDATION_TASKS)
+        self.rows = training_rows(config, snapshot, process)
+        self.sampler = NegativeSampler(training_frequencies(snapshot).to(process.device))
         seed_everything(training.seed)
         self.model = build_model(config, snapshot).to(process.device)
         self.optimizer = build_optimizer(self.model, training)
-        self.progress, self.folder = Progress(), Path()
-        if training.epoch_to_preload is not None:
-            self.folder, self.progress = resume(self.model, self.optimizer, config, snapshot)
-        elif process.is_main:
-            self.folder = start_run(config, snapshot)
-            save_catalogue(self.folder, self.model)
-        self.wrapped = DistributedDataParallel(self.model) if process.world_size > 1 else self.model
-        starts, ends = snapshot.ranges(TRAIN)
-        lists = snapshot.lists[snapshot.indices(TRAIN)]
-        self.rows = TrainingRows(snapshot.sequences, starts, ends, config.model.seq_len, process.device, lists)
+        self.folder, self.progress = self._begin()
+        # The buffers are the catalogue and the counts, the same in all processes and never changed: nothing to broadcast.
+        is_alone = process.world_size == 1
+        self.wrapped = self.model if is_alone else DistributedDataParallel(self.model, broadcast_buffers=False)
         self.steps_per_epoch = self.rows.n_batches(training.batch_size, process.world_size)
         self.schedule = Schedule.of(training, self.steps_per_epoch, self.progress.seconds)
-        self.sampler = NegativeSampler(
-            torch.bincount(self.rows.flat, minlength=self.model.n_fitted_songs)[: self.model.n_fitted_songs]
-        )
-        self.validation = held_out(snapshot, VALIDATION, config.evaluation, max_tasks=VALIDATION_TASKS)
+        self.time_share = 0.0  # of the minutes, by the main process's clock
+
+    def _begin(self) -> tuple[Path, Progress]:
+        """A new run, or the one to go on with; its folder is known to all processes that resume, and else to the main one."""
+        if self.config.training.epoch_to_preload is not None:
+            folder, progress = resume(self.model, self.optimizer, self.config, self.snapshot)
+            return folder, take_back(folder, progress) if self.process.is_main else progress
+        if not self.process.is_main:
+            return Path(), Progress()
+        folder = start_run(self.config, self.snapshot)
+        save_catalogue(folder, self.model)
+        return folder, Progress()
 
     def run(self) -> Path:
         """Epochs until their number, the minutes or the patience are used up; returns the run's folder."""
-        folder = self.config.training.writer_dict or self.folder / "tensorboard"
-        with Scalars(folder, enabled=self.process.is_main) as scalars:
-            while self.progress.epoch < self.config.training.num_epochs:
+        with self._scalars() as scalars:
+            # Only the main process validates and only its clock counts, so it decides for all.
+            while not self.process.broadcast_flag(self._end() is not None):
                 loss = self._epoch(scalars)
                 self.progress.epoch += 1
                 self.progress.seconds = self.schedule.seconds_used()
-                out_of_patience = self.process.is_main and self._finish_epoch(loss, scalars)
-                if self.process.broadcast_flag(out_of_patience or self.schedule.is_over()):
-                    break
+                if self.process.is_main:
+                    self._finish_epoch(loss, scalars)
+        if self.process.is_main:
+            self._finish()
         return self.folder
 
+    def _scalars(self) -> Scalars:
+        folder = self.config.training.writer_dict or self.folder / "tensorboard"
+        first_step = self.progress.step + 1 if self.progress.step else None
+        with writing(folder, "name another folder with --writer-dict"):
+            return Scalars(folder, first_step=first_step, enabled=self.process.is_main)
+
+    def _end(self) -> str | None:
+        """What ends the run here: "epochs", "minutes", "patience", or nothing yet."""
+        training, progress = self.config.training, self.progress
+        if progress.epoch >= training.num_epochs:
+            return "epochs"
+        if progress.epoch and self.schedule.time_share() >= 1:  # a new run makes a checkpoint, however short its time
+            return "minutes"
+        if 0 < training.early_stopping_epochs <= progress.epochs_without_gain:
+            return "patience"
+        return None
+
+    def _finish(self) -> None:
+        """Mark the run as finished."""
+        reason, epochs = self._end() or "epochs", self.progress.epoch
+        mark_finished(self.folder, epochs=epochs, seconds=self.schedule.seconds_used(), reason=reason)
+        log.info("the run ends after epoch %d: %s", epochs, ENDINGS[reason])
+
     def _epoch(self, scalars: Scalars) -> float:
-        """One pass over the batches; returns the mean loss per masked place (nats)."""
+        """One pass over the batches; returns the mean loss per masked place (nats), of all processes together."""
         epoch, process = self.progress.epoch, self.process
         # Everything random in an epoch follows from seed and epoch, so a resumed run repeats it.
         seed_everything(self.config.training.seed, epoch, process.rank)
@@ -215,33 +267,41 @@ class Trainer:
         self.model.train()
         total, n_places = torch.zeros((), device=process.device), 0
         title = f"epoch {epoch + 1}/{self.config.training.num_epochs}"
-        with bar(self._batches(), total=self.steps_per_epoch, title=title, enabled=self.show_progress) as batches:
-            for batch in batches:
-                loss, rate = self._step(batch, negatives)
-                total += loss * len(batch.targets)
-                n_places += len(batch.targets)
+        self._look_at_clock()
+        with bar(self._parts(), total=self.steps_per_epoch, title=title, enabled=self.show_progress) as parts:
+            for part in parts:
+                loss, rate = self._step(part, negatives)
+                total += loss * part.weight * part.n_places
+                n_places += part.n_places
                 self.progress.step += 1
                 if self.progress.step % LOG_EVERY_STEPS == 0:
                     value = loss.item()
                     scalars.add("train", {"loss": value, "lr": rate}, self.progress.step)
-                    batches.set_postfix_str(f"loss {value:.3f}", refresh=False)
-                # Processes of a group must take the same number of steps, so there only the end of an epoch ends the run.
-                if process.world_size == 1 and self.schedule.is_over():
+                    parts.set_postfix_str(f"loss {value:.3f}", refresh=False)
+                if process.world_size == 1 or self.progress.step % CLOCK_EVERY_STEPS == 0:
+                    self._look_at_clock()
+                if self.time_share >= 1:
                     break
-        return float(total) / max(1, n_places)
+        return float(process.sum(total)) / (process.world_size * max(1, n_places))
 
-    def _batches(self) -> Iterator[Batch]:
-        """The batches of this epoch for this process: the order is shared by all processes, masks are each process's own."""
+    def _look_at_clock(self) -> None:
+        """Take over the main process's time, by which all have the same learning rate and take the same number of steps."""
+        if self.config.training.minutes is not None:
+            self.time_share = self.process.broadcast(self.schedule.time_share())
+
+    def _parts(self) -> Iterator[Part]:
+        """The batches of this epoch, as the parts of this process."""
         training, process, epoch = self.config.training, self.process, self.progress.epoch
         order = process.generator(training.seed, epoch)
-        masks = process.generator(training.seed, epoch, 1 + process.rank)
-        for windows in self.rows.epoch(training.batch_size, order, process.rank, process.world_size):
-            yield training_batch(self.rows, windows, training, masks)
+        masks = process.generator(training.seed, epoch, 1)
+        for windows in self.rows.epoch(training.batch_size * process.world_size, order):
+            batch = training_batch(self.rows, windows, training, masks)
+            yield own_part(batch, process.rank, process.world_size)
 
-    def _step(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, float]:
+    def _step(self, part: Part, generator: torch.Generator) -> tuple[Tensor, float]:
         """Forward, backward, clip, update; returns the loss, still on the device, and the learning rate."""
-        training = self.config.training
-        rate = self.schedule.rate(self.progress.step)
+        training, batch = self.config.training, part.batch
+        rate = self.schedule.rate(self.progress.step, self.time_share)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         negatives = self.sampler.draw(training.negatives, generator) if training.negatives else None
@@ -256,13 +316,13 @@ class Trainer:
                 own=batch.own,
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * part.weight).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.max_grad_norm)
         self.optimizer.step()
         return loss.detach(), rate
 
-    def _finish_epoch(self, loss: float, scalars: Scalars) -> bool:
-        """Validate, write the checkpoint and the history; returns whether the patience is used up."""
+    def _finish_epoch(self, loss: float, scalars: Scalars) -> None:
+        """Validate, write the checkpoint and the history."""
         progress = self.progress
         metrics = dict(self.validation.judge(score_function(self.model, self.process.device)).metrics)
         gained = metrics[VALIDATION_METRIC] > progress.best
@@ -279,14 +339,13 @@ class Trainer:
         )
         if gained:
             mark_best(self.folder, checkpoint)
-        prune(self.folder, self.config.training.keep_checkpoints)
+        prune(self.folder, self.config.training.keep_checkpoints, checkpoint)
         self._tell(loss, metrics, gained, scalars)
-        patience = self.config.training.early_stopping_epochs
-        return bool(patience) and progress.epochs_without_gain >= patience
 
     def _tell(self, loss: float, metrics: Mapping[str, float], gained: bool, scalars: Scalars) -> None:
         progress = self.progress
-        scalars.add("epoch", {"loss": loss, **{f"validation_{name}": value for name, value in metrics.items()}}, progress.epoch)
+        # By step like the rest: a resumed run hides what was written from a step on, whatever it belongs to.
+        scalars.add("epoch", {"loss": loss, **{f"validation_{name}": value for name, value in metrics.items()}}, progress.step)
         line = {
             "epoch": progress.epoch,
             "step": progress.step,
@@ -294,39 +353,75 @@ class Trainer:
             "loss": loss,
             "validation": dict(metrics),
         }
-        with (self.folder / HISTORY).open("a", encoding="utf-8") as history:
-            history.write(json.dumps(line) + "\n")
+        append_history(self.folder, line)
         log.info(
             "epoch %d: loss %.4f, validation NDCG@10 %.4f, HR@10 %.4f after %.0f s%s",
             progress.epoch, loss, metrics["ndcg10"], metrics["hr10"], progress.seconds, ", the best so far" if gained else "",
         )  # fmt: skip
 
 
+def training_rows(config: Config, snapshot: Snapshot, process: Process) -> TrainingRows:
+    """The training part, on the process's device."""
+    starts, ends = snapshot.ranges(TRAIN)
+    lists = snapshot.lists[snapshot.indices(TRAIN)]
+    return TrainingRows(snapshot.sequences, starts, ends, config.model.seq_len, process.device, lists)
+
+
+def training_frequencies(snapshot: Snapshot) -> Tensor:
+    """How often each fitted song is played in the training part, (T,) int64; what is held out is not looked at."""
+    n_fitted = snapshot.manifest["counts"]["fitted_songs"]
+    return torch.bincount(torch.from_numpy(snapshot.part(TRAIN)[0]), minlength=n_fitted)[:n_fitted]
+
+
+# --- resuming ----------------------------------------------------------------------------------------------------------------
+
+
 def resume(model: BERT4Rec, optimizer: torch.optim.Optimizer, config: Config, snapshot: Snapshot) -> tuple[Path, Progress]:
-    """Load the newest run's epoch that the settings name into model and optimiser."""
+    """Load the newest run's epoch that the settings name into model and optimiser.
+
+    Raises ConfigError for other settings of model or memory, CheckpointError for another snapshot and what cannot be read.
+    """
     run = newest_run(config.training.model_folder)
     if run is None:
         raise CheckpointError(
             f"epoch_to_preload is set, but {config.training.model_folder} holds no run: leave it out to start one"
         )
-    wanted = config.training.epoch_to_preload
-    epochs = sorted(run.glob("epoch-*"))
-    folder = epochs[-1] if wanted == -1 else run / f"epoch-{wanted:03d}"
-    if folder not in epochs:
-        raise CheckpointError(f"run {run.name} has no epoch {wanted}: it keeps {', '.join(path.name for path in epochs)}")
+    folder = wanted_epoch(run, config.training.epoch_to_preload)
     described = read_description(folder)
     if described["snapshot_digest"] != snapshot.digest:
         raise CheckpointError(f"{folder} was trained on another snapshot: start a new run, or name its snapshot with --snapshot")
-    refuse_other_shape(described["model"], as_plain(config.model))
-    model.load_state_dict(load_checkpoint(folder).model.state_dict())
+    refuse_other_settings(described["model"], as_plain(config.model))
+    refuse_other_settings(read_settings(run).get("memory", {}), as_plain(config.memory))
     state = load_training_state(folder)
-    optimizer.load_state_dict(state["optimizer"])
-    log.info("resuming %s after epoch %d", run.name, state["progress"]["epoch"])
-    return run, Progress(**state["progress"])
+    try:
+        model.load_state_dict(load_checkpoint(folder).model.state_dict())
+        optimizer.load_state_dict(state["optimizer"])
+        progress = Progress(**state["progress"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as exc:
+        raise CheckpointError(f"{folder} does not fit the model that it is to go on with ({exc}): start a new run") from exc
+    log.info("resuming %s after epoch %d", run.name, progress.epoch)
+    return run, progress
 
 
-def refuse_other_shape(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise ConfigError naming the first model setting that differs from the checkpoint's."""
+def wanted_epoch(run: Path, wanted: int | None) -> Path:
+    """The checkpoint of an epoch, -1 for the last one that is there."""
+    epochs = epochs_of(run)
+    found = epochs[-1:] if wanted == -1 else [folder for folder in epochs if epoch_of(folder) == wanted]
+    if not found:
+        raise CheckpointError(f"run {run.name} has no epoch {wanted}: it keeps {', '.join(folder.name for folder in epochs)}")
+    return found[0]
+
+
+def take_back(run: Path, progress: Progress) -> Progress:
+    """Let the run forget what came after the epoch, and judge gains by the best checkpoint that is left."""
+    best = go_back(run, progress.epoch)
+    progress.best = float(read_description(best)["metrics"][VALIDATION_METRIC])
+    progress.epochs_without_gain = progress.epoch - epoch_of(best)
+    return progress
+
+
+def refuse_other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ConfigError naming the first setting that differs from the checkpoint's."""
     for name, value in wanted.items():
         if saved.get(name) != value:
             raise ConfigError(f"{name} is {value}, but the checkpoint to resume was trained with {saved.get(name)}: use the same")
@@ -344,14 +439,8 @@ def evaluate_run(
         raise CheckpointError(f"{checkpoint.path} was trained on another snapshot: its test part may have been training here")
     scores = {"BERT4Rec": score_function(checkpoint.model), **baseline_scores(snapshot, config.evaluation), **(extra or {})}
     results = compare(scores, snapshot, config.evaluation, report=lambda name: log.info("evaluating %s", name))
-    write_json(checkpoint.path.parent / "evaluation.json", {"split": snapshot.policy, "results": as_json(results)})
+    write_json(checkpoint.path.parent / EVALUATION, {"split": snapshot.policy, "results": as_json(results)})
     return results
-
-
-def peak_memory_mb() -> float:
-    """The largest resident size of this process so far, in MB (10**6 bytes)."""
-    unit = 1 if platform.system() == "Darwin" else 1024  # ru_maxrss counts bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Draw docs/continued-playlist.svg, the picture of the README, from what a trained model really answers.
 
-    python -m docs.make_picture                      the newest run, `demo data/sequence.csv`
-    python -m docs.make_picture --model models/RUN   another one
+    python -m docs.make_picture --demo               the demo's newest run, `demo data/sequence.csv`
+    python -m docs.make_picture --model models/RUN   another one, with titles from your own database
 
 The picture is readable on light and dark pages: it carries colours for both and takes those that the reader prefers.
 """
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def continued(texts: Sequence[str], config: Config) -> tuple[list[Line], list[Line]]:
     """The lines of a sequence and those of its next songs."""
     recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
-    songs: list[SongId] = [recommender.plain_id_from(text) for text in texts]
+    songs = [recommender.id_from(text) for text in texts]
     answer = recommender.recommend_many([Query(songs=songs, explain=True)])[0]
     with database_url(config.database) as url, connect(url) as connection, expected_errors():
         cards = song_cards(connection, config.database.queries_folder, [*songs, *(song.song_id for song in answer.songs)])
@@ -99,7 +99,7 @@ def draw(played: Sequence[Line], recommended: Sequence[Line]) -> str:
     rule = begin - GAP
     parts = [
         f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
-        _text('$ python cli.py recommend --file "demo data/sequence.csv"', MARGIN, 36, "code quiet"),
+        _text('$ python cli.py recommend --demo --file "demo data/sequence.csv"', MARGIN, 36, "code quiet"),
         *_rows(played, HEADER, "quiet"),
         _text("score", SCORE_END, rule - 9, "small quiet end"),
         _text("reason", REASON, rule - 9, "small quiet"),

@@ -6,11 +6,16 @@ models/<run>/epoch-007/weights.safetensors     parameters and the catalogue (art
 models/<run>/epoch-007/checkpoint.json         shapes, digests, metrics
 models/<run>/epoch-007/training_state.pt       optimiser and counters, for resuming only
 models/<run>/best.json                  which epoch validated best
+models/<run>/history.jsonl              losses and metrics, a line per epoch
+models/<run>/finished.json              why the run ended; missing while it runs, and where it was interrupted
 models/<run>/evaluation.json            the test table beside the baselines
 """
 
+import itertools
 import json
 import os
+import pickle
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +37,14 @@ from model import AGAIN, BERT4Rec, Catalogue, Memory, Relation
 FORMAT_VERSION = 1
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
 DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
+HISTORY, FINISHED, EVALUATION = "history.jsonl", "finished.json", "evaluation.json"
+VALIDATION_METRIC = "ndcg10"  # what the best checkpoint is best in
+
+# What every checkpoint.json names; a folder that lacks one of them is not ours.
+DESCRIBED = frozenset(
+    {"epoch", "model", "relations", "counts", "metrics", "weights_digest", "catalogue_digest", "training_state_digest"}
+    | {"encoders_digest", "snapshot_digest", "trained_at"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +63,29 @@ class Checkpoint:
     trained_at: datetime
 
 
+# --- writing -----------------------------------------------------------------------------------------------------------------
+
+
+def make_run(model_folder: Path, name: str) -> Path:
+    """Make a new run's folder; a second run of that name gets -2 behind it.  Raises CheckpointError where that cannot be."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    with writing(model_folder, "name another with --model-folder"):
+        model_folder.mkdir(parents=True, exist_ok=True)
+        return next(run for run in map(model_folder.joinpath, names) if _made(run))
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder, unless another command has made it."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
 def save_catalogue(run: Path, model: BERT4Rec) -> None:
     """Write the part of a model that training does not change, once per run."""
-    with _explained(run / CATALOGUE):
+    with writing(run / CATALOGUE):
         beside = run / f".{CATALOGUE}.new"
         save_file({name: buffer.detach().clone() for name, buffer in model.named_buffers()}, beside)
         beside.replace(run / CATALOGUE)
@@ -73,7 +106,7 @@ def save_checkpoint(
     Raises CheckpointError when the disk is full or the folder cannot be written.
     """
     target = run / f"epoch-{epoch:03d}"
-    with _explained(target):
+    with writing(target):
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=run))
         try:
             save_file({name: weight.detach().contiguous() for name, weight in model.named_parameters()}, draft / WEIGHTS)
@@ -94,21 +127,99 @@ def save_checkpoint(
             }
             (draft / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
             _flush(draft)
-            if target.exists():
-                shutil.rmtree(target)
-            draft.rename(target)
+            _put_in_place(draft, target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return target
 
 
+def _put_in_place(draft: Path, target: Path) -> None:
+    """Rename a folder to its name; what had that name is kept aside until then, and comes back if the rename fails."""
+    if not target.exists():
+        draft.rename(target)
+        return
+    aside = target.with_name(f".replaced-{target.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    target.rename(aside)
+    try:
+        draft.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def mark_best(run: Path, checkpoint: Path) -> None:
+    """Point the run's best.json at a checkpoint, atomically."""
+    write_json(run / BEST, {"checkpoint": checkpoint.name})
+
+
+def mark_finished(run: Path, *, epochs: int, seconds: float, reason: str) -> None:
+    """Say that a run came to its end: after so many epochs and seconds, by "epochs", "minutes" or "patience"."""
+    write_json(run / FINISHED, {"epochs": epochs, "seconds": seconds, "reason": reason})
+
+
+def append_history(run: Path, line: Mapping[str, Any]) -> None:
+    """Add an epoch to the run's history."""
+    with writing(run / HISTORY), (run / HISTORY).open("a", encoding="utf-8") as history:
+        history.write(json.dumps(line) + "\n")
+
+
+def prune(run: Path, keep: int, written: Path) -> None:
+    """Remove all checkpoints of a run but the best, the newest `keep`, and the one just `written`."""
+    kept = {find_checkpoint(run), written, *epochs_of(run)[-keep:]}
+    with writing(run):
+        for old in epochs_of(run):
+            if old not in kept:
+                shutil.rmtree(old)
+
+
+def go_back(run: Path, epoch: int) -> Path:
+    """Make a run what it was after an epoch, to go on from there, and return the best checkpoint that is left.
+
+    Later checkpoints, their history, the mark of a finished run and the evaluation go.  The best one is found from the metrics
+    of the checkpoints, for an interruption may have come between a checkpoint and its mark.
+    """
+    best = best_of(run, up_to=epoch)
+    mark_best(run, best)
+    with writing(run):
+        for later in reversed(epochs_of(run)):  # the newest first, so that an interruption leaves no gap
+            if epoch_of(later) > epoch:
+                shutil.rmtree(later)
+        for stale in (*run.glob("evaluation.*"), run / FINISHED):
+            stale.unlink(missing_ok=True)
+        for unfinished in (*run.glob(".draft-*"), *run.glob(".replaced-*")):
+            shutil.rmtree(unfinished)
+        lines = [line for line in read_history(run) if line["epoch"] <= epoch]
+        _replace_text(run / HISTORY, "".join(json.dumps(line) + "\n" for line in lines))
+    return best
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file atomically; CheckpointError when the disk is full or the folder cannot be written."""
+    with writing(path):
+        _replace_text(path, json.dumps(content, indent=1, default=str))
+
+
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def writing(target: Path, way_out: str = "the last good checkpoint stays") -> Iterator[None]:
     """Turn a failed write into one clear line; torch and safetensors report a full disk in their own ways."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as exc:
-        raise CheckpointError(f"{target} could not be written ({exc}); the last good checkpoint stays") from exc
+        raise CheckpointError(f"{target} could not be written ({exc}): {way_out}") from exc
+
+
+def _replace_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------------
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -129,13 +240,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         model = _empty_model(described, buffers)
         model.load_state_dict({**buffers, **load_file(folder / WEIGHTS)})
         model.to(device)
-        settings = json.loads((run / SETTINGS).read_text(encoding="utf-8"))
         checkpoint = Checkpoint(
             model=model.eval(),
             path=folder,
             model_id=f"{run.name}/{folder.name}/{described['weights_digest'][:12]}",
             epoch=described["epoch"],
-            settings=settings,
+            settings=read_settings(run),
             metrics=described["metrics"],
             encoders_folder=run / "encoders",
             encoders_digest=described["encoders_digest"],
@@ -155,15 +265,19 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     path = folder / TRAINING_STATE
     if not path.is_file() or file_digest(path) != described["training_state_digest"]:
         raise CheckpointError(f"{path} is missing or does not match its digest: resume from another epoch")
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, pickle.UnpicklingError) as exc:
+        raise CheckpointError(f"{path} holds no training state ({exc}): resume from another epoch") from exc
     return state
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """The checkpoint.json of a checkpoint folder."""
+    """The checkpoint.json of a checkpoint folder, with all that `DESCRIBED` lists; CheckpointError where it is not one."""
     try:
         described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version = described["format_version"]
+        lacking = sorted(DESCRIBED - set(described))
         complete = (folder / WEIGHTS).is_file()
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise CheckpointError(f"{folder} is not a checkpoint of this project ({exc})") from exc
@@ -171,7 +285,31 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {folder} has format {version} (this version reads {FORMAT_VERSION}) or lacks {WEIGHTS}"
         )
+    if lacking:
+        raise CheckpointError(f"{folder} is not a checkpoint of this project ({DESCRIPTION} lacks {', '.join(lacking)})")
     return dict(described)
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """The settings.json of a run."""
+    try:
+        return dict(json.loads((run / SETTINGS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as exc:
+        raise CheckpointError(f"{run / SETTINGS} cannot be read ({exc}): {run} is not a run of this project") from exc
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    """The epochs of a run's history; a line that an interruption cut off is passed over."""
+    path = run / HISTORY
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [read for read in map(_whole_line, lines) if read is not None]
+
+
+def _whole_line(line: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return None
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -181,36 +319,44 @@ def find_checkpoint(path: Path) -> Path:
     run = path if (path / SETTINGS).is_file() else newest_run(path)
     if run is None:
         raise CheckpointError(f"no trained model in {path}: run train.py first, or name a run with --model PATH")
+    if not (run / BEST).is_file():
+        return best_of(run)
     try:
         return run / str(json.loads((run / BEST).read_text(encoding="utf-8"))["checkpoint"])
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise CheckpointError(f"run {run} has no finished checkpoint yet ({exc}): let train.py finish an epoch") from exc
+        raise CheckpointError(f"{run / BEST} cannot be read ({exc}): name a checkpoint of the run instead") from exc
+
+
+def best_of(run: Path, up_to: int | None = None) -> Path:
+    """The checkpoint of a run that validated best, the first of equal ones, by what the checkpoints themselves say."""
+    epochs = [folder for folder in epochs_of(run) if up_to is None or epoch_of(folder) <= up_to]
+    if not epochs:
+        raise CheckpointError(f"run {run} has no finished checkpoint yet: let train.py finish an epoch")
+    return max(epochs, key=lambda folder: float(read_description(folder)["metrics"].get(VALIDATION_METRIC, -1.0)))
+
+
+def epochs_of(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first: epoch-1000 comes after epoch-999."""
+    return sorted((folder for folder in run.glob("epoch-*") if re.fullmatch(r"epoch-\d+", folder.name)), key=epoch_of)
+
+
+def epoch_of(checkpoint: Path) -> int:
+    """The epoch in a checkpoint folder's name."""
+    return int(checkpoint.name.removeprefix("epoch-"))
 
 
 def newest_run(model_folder: Path) -> Path | None:
     """The newest run below a model folder that has a checkpoint; run names begin with their time."""
-    runs = sorted(folder.parent for folder in model_folder.glob(f"*/{BEST}"))
-    return runs[-1] if runs else None
+    runs = {folder.parent.parent for folder in model_folder.glob(f"*/epoch-*/{DESCRIPTION}")}
+    return max(runs, default=None)
 
 
-def mark_best(run: Path, checkpoint: Path) -> None:
-    """Point the run's best.json at a checkpoint, atomically."""
-    write_json(run / BEST, {"checkpoint": checkpoint.name})
+def is_finished(run: Path) -> bool:
+    """Whether a run came to its end, and was not interrupted; then finished.json says when and why."""
+    return (run / FINISHED).is_file()
 
 
-def prune(run: Path, keep: int) -> None:
-    """Remove all but the best and the newest `keep` epoch checkpoints of a run."""
-    best = json.loads((run / BEST).read_text(encoding="utf-8"))["checkpoint"]
-    for old in sorted(run.glob("epoch-*"))[:-keep]:
-        if old.name != best:
-            shutil.rmtree(old)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file atomically."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(content, indent=1, default=str), encoding="utf-8")
-    beside.replace(path)
+# --- models ------------------------------------------------------------------------------------------------------------------
 
 
 def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> BERT4Rec:
@@ -233,6 +379,7 @@ def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tenso
             key_of_song=buffers.get(f"memory.{relation['name']}_key_of_song"),
             reach=relation["reach"],
             is_counted=relation["is_counted"],
+            counts_pairs=relation.get("counts_pairs", False),
         )
         for relation in described["relations"]
         if relation["name"] != AGAIN
@@ -246,8 +393,9 @@ def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tenso
 def _relations_of(model: BERT4Rec) -> list[dict[str, Any]]:
     if model.memory is None:
         return []
-    columns = zip(model.memory.names, model.memory.reaches, model.memory.is_counted, strict=False)
-    return [{"name": name, "reach": reach, "is_counted": is_counted} for name, reach, is_counted in columns]
+    memory = model.memory
+    columns = zip(memory.names, memory.reaches, memory.is_counted, memory.counts_pairs, strict=True)
+    return [dict(zip(("name", "reach", "is_counted", "counts_pairs"), column, strict=True)) for column in columns]
 
 
 def _counts_of(model: BERT4Rec) -> dict[str, int]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from config import EvaluationConfig
+from config import FIRST_NUMBER, EvaluationConfig
 from dataset import TEST, TRAIN, VALIDATION, Snapshot
+from errors import DataError
 from evaluation.baselines import Baseline, Blend, CoOccurrence, ItemKNN, Markov, Popularity, Random
 from evaluation.protocols import Evaluation, NextSongTask, evaluate, leave_one_out_tasks, next_song_tasks
 from preprocessing_utils import count_repeats
@@ -50,8 +51,27 @@ def held_out(snapshot: Snapshot, part: int, config: EvaluationConfig, max_tasks:
         tasks=tasks,
         n_songs=snapshot.n_songs,
         allow_repeats=repeats_allowed(snapshot, config),
-        trained=np.arange(snapshot.n_songs) < snapshot.manifest["counts"]["fitted_songs"],
+        trained=_trained(snapshot),
     )
+
+
+def validation_part(snapshot: Snapshot, config: EvaluationConfig, max_tasks: int) -> HeldOut:
+    """The tasks to validate with after each epoch; DataError when the snapshot leaves none, so that training need not begin."""
+    held = held_out(snapshot, VALIDATION, config, max_tasks=max_tasks)
+    if not len(held.tasks) or (held.tasks.repeats.all() and not held.allow_repeats):
+        training, validation, test = (len(snapshot.indices(part)) for part in (TRAIN, VALIDATION, TEST))
+        raise DataError(
+            f"no song to validate with: the snapshot has {training} training, {validation} validation and {test} test sequences "
+            f"with {len(held.tasks)} songs to predict for validation, none of them new to its sequence: "
+            "import more or longer sequences and preprocess again"
+        )
+    return held
+
+
+def _trained(snapshot: Snapshot) -> np.ndarray:
+    """Whether each song occurs in training, (V,) bool; an unknown song does not."""
+    number = np.arange(snapshot.n_songs)
+    return np.asarray((number >= FIRST_NUMBER) & (number < snapshot.manifest["counts"]["fitted_songs"]))
 
 
 def repeats_allowed(snapshot: Snapshot, config: EvaluationConfig) -> bool:

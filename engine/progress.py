@@ -19,10 +19,11 @@ def bar(items: Iterable[Item], *, total: int | None = None, title: str, enabled:
 
 
 class Scalars:
-    """TensorBoard scalars of a run, per step and per epoch; a disabled one writes nothing."""
+    """TensorBoard scalars of a run by step; a disabled one writes nothing."""
 
-    def __init__(self, folder: Path, *, enabled: bool = True):
-        self._writer = SummaryWriter(str(folder)) if enabled else None
+    def __init__(self, folder: Path, *, first_step: int | None = None, enabled: bool = True):
+        """`first_step` of a resumed run: what an earlier writer of the folder wrote from there on is no longer shown."""
+        self._writer = SummaryWriter(str(folder), purge_step=first_step) if enabled else None
 
     def add(self, prefix: str, values: Mapping[str, float], step: int) -> None:
         """Add one value per name as prefix/name."""

@@ -37,19 +37,17 @@ class Schedule:
         """Seconds since the first step."""
         return time.monotonic() - self.started
 
-    def progress(self, step: int) -> float:
-        """Share of the run that is over, 0 to 1."""
-        by_steps = step / self.total_steps
-        by_time = 0.0 if self.minutes is None else self.seconds_used() / (60 * self.minutes)
-        return min(1.0, max(by_steps, by_time))
+    def time_share(self) -> float:
+        """Share of the minutes that is used up, 1 or more when they are over; 0 without a budget."""
+        return 0.0 if self.minutes is None else self.seconds_used() / (60 * self.minutes)
 
-    def is_over(self) -> bool:
-        """Whether the minutes are used up."""
-        return self.minutes is not None and self.seconds_used() >= 60 * self.minutes
+    def rate(self, step: int, time_share: float = 0.0) -> float:
+        """The learning rate of a step counted from 0, when so much of the time is used up.
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step counted from 0."""
-        return learning_rate(self.lr, step, self.warmup_steps, self.progress(step))
+        The share of time is the caller's to say, since all processes of a group must go by the clock of one.
+        """
+        progress = min(1.0, max(step / self.total_steps, time_share))
+        return learning_rate(self.lr, step, self.warmup_steps, progress)
 
 
 def learning_rate(peak: float, step: int, warmup_steps: int, progress: float) -> float:

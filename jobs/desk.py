@@ -53,11 +53,14 @@ class RequestDesk:
         self._pool: Pool | None = None
         self._failed: tuple[float, DatabaseError] | None = None  # when the last attempt failed, and how
 
-    def accept(self, playlist_id: str, options: Mapping[str, Any]) -> int:
-        """Commit a request for a playlist and return its number.  Raises UnknownPlaylist when there is nothing to continue."""
+    def accept(self, playlist_id: str, options: Mapping[str, Any], *, idempotency_key: str | None = None) -> int:
+        """Commit a request for a playlist and return its number; the same key again returns the number it stands for.
+
+        Raises UnknownPlaylist when there is nothing to continue, KeyReused, and QueueFull.
+        """
         with self._connection() as connection:
             sequence_by_id(connection, self._queries_folder, playlist_id)
-            return add_request(connection, playlist_id, options)
+            return add_request(connection, playlist_id, options, idempotency_key=idempotency_key)
 
     def look_up(self, request_id: int) -> Handled:
         """What became of a request.  Raises UnknownRequest."""

@@ -1,7 +1,8 @@
 """The worker on the request table: claims requests, reads their playlists, scores them as one batch, stores the songs.
 
-Any number of workers may run, in the service or elsewhere.  What was claimed belongs to its worker until the lease ends; the
-songs of a batch are written in one transaction, each under its fence, so that a worker that was away too long writes nothing.
+Any number of workers may run, in the service or elsewhere (`jobs.process`).  What was claimed belongs to its worker until the
+lease ends; the songs of a batch are written in one transaction, each under its fence, so that a worker that was away too long
+writes nothing.
 
 Whatever is killed, an accepted request is answered: its lease ends and another worker takes it.  A request that cannot be
 answered (no such playlist, only unknown songs, options that mean nothing) fails at once with the reason; one that fails for
@@ -13,24 +14,43 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from config import ServiceConfig
-from errors import DatabaseError, InvalidSequence, RequestError, SchemaError
+from errors import DatabaseError, InvalidSequence, RequestError, SchemaError, UnknownPlaylist
 from serving.batching import LARGEST_BATCH
 from serving.reasons import plain_id
 from serving.recommender import Answer, ModelInfo, PreparedQuery, Query, Recommender
 from storage.connections import Connection, connect, expected_errors
 from storage.models import Model, register_model
-from storage.requests import Claimed, RankedSong, State, claim, fail, finish, listen, release, wait_for_request
-from storage.source import sequence_by_id
+from storage.requests import (
+    Claimed,
+    Finished,
+    RankedSong,
+    State,
+    claim,
+    clear_finished,
+    fail,
+    finish_many,
+    give_up,
+    listen,
+    release,
+    wait_for_request,
+)
+from storage.source import Id, sequences_by_ids
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # between looks when nothing wakes the worker: behind a pooler LISTEN hears nothing
+CLEAR_SECONDS = 60.0  # between looks for finished requests past their retention
+CLEARED_AT_ONCE = 1_000  # requests in one such transaction, so that it is over quickly
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0  # while the database is away
 # What torch and numpy raise for a batch that they cannot compute.
 SCORING_ERRORS = (RuntimeError, ValueError, TypeError, IndexError)
@@ -68,19 +88,28 @@ class Worker:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._registered: str | None = None  # the model that the database is known to know
         self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._clear_at = 0.0  # time.monotonic()
+        self._nudged = threading.Event()
+        self.is_connected = False
+        """Whether the worker reaches its database at the moment."""
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; while the database is away, try again with growing pauses."""
         while not stop.is_set():
             try:
-                with expected_errors(), self._connect() as connection, self._connect() as ear:
+                with expected_errors(), self._connect() as connection, self._ear() as ear:
                     self._work_until(stop, connection, ear)
-            except DatabaseError as exc:
+            except (DatabaseError, psycopg.Error) as exc:  # psycopg.Error: what nobody expected must not end the worker either
+                self.is_connected = False
                 log.warning(
                     "%s; the worker tries again in %g s", exc, self._pause_seconds, extra={"fields": {"worker": self.name}}
                 )
                 stop.wait(self._pause_seconds)
                 self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    def nudge(self) -> None:
+        """Have a worker that polls look at the queue now."""
+        self._nudged.set()
 
     def work(self, connection: Connection, stop: threading.Event) -> int:
         """Answer one batch of what waits; returns how many requests were claimed.
@@ -101,17 +130,48 @@ class Worker:
         connection.commit()
         return len(claimed)
 
-    def _work_until(self, stop: threading.Event, connection: Connection, ear: Connection) -> None:
-        ear.autocommit = True
-        listen(ear)
+    def _work_until(self, stop: threading.Event, connection: Connection, ear: Connection | None) -> None:
         self._registered = None  # it may be another database than before
+        give_up(connection, self.name, max_attempts=self._config.max_attempts)
+        connection.commit()
+        self.is_connected = True
         while not stop.is_set():
             if not self.work(connection, stop):
-                wait_for_request(ear, POLL_SECONDS)
+                self._rest(ear)
+            self._clear(connection)
             self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    def _rest(self, ear: Connection | None) -> None:
+        """Sleep until a request is told of, POLL_SECONDS at most."""
+        if ear is not None:
+            wait_for_request(ear, POLL_SECONDS)
+        else:
+            self._nudged.wait(POLL_SECONDS)
+            self._nudged.clear()
+
+    def _clear(self, connection: Connection) -> None:
+        """Now and then remove what is past its retention."""
+        if time.monotonic() < self._clear_at:
+            return
+        cleared = clear_finished(connection, CLEARED_AT_ONCE)
+        connection.commit()
+        if cleared:
+            log.info("removed requests past their retention", extra={"fields": {"requests": cleared, "worker": self.name}})
+        self._clear_at = time.monotonic() + (CLEAR_SECONDS if cleared < CLEARED_AT_ONCE else 0.0)
 
     def _connect(self) -> Connection:
         return connect(self._url, connect_timeout_seconds=self._connect_timeout_seconds)
+
+    @contextmanager
+    def _ear(self) -> Iterator[Connection | None]:
+        """A connection that hears of requests; None where the settings say to poll."""
+        if self._config.wake == "poll":
+            yield None
+            return
+        with self._connect() as ear:
+            ear.autocommit = True
+            listen(ear)
+            yield ear
 
     def _register(self, connection: Connection, info: ModelInfo) -> None:
         """Make the model known, so that each song can be traced to it."""
@@ -132,33 +192,61 @@ class Worker:
 
     def _outcomes(self, connection: Connection, recommender: Recommender, claimed: Sequence[Claimed]) -> list[Outcome]:
         """An answer or a failure for each request; one that cannot be answered does not disturb the others."""
-        prepared = [self._prepare(connection, recommender, request) for request in claimed]
+        sequences = self._sequences(connection, [request.playlist_id for request in claimed])
         connection.commit()  # no transaction stays open while the model computes
+        prepared = [_prepared(recommender, songs, request.options) for songs, request in zip(sequences, claimed, strict=True)]
         answers = iter(_score(recommender, [query for query in prepared if isinstance(query, PreparedQuery)]))
         return [next(answers) if isinstance(query, PreparedQuery) else query for query in prepared]
 
-    def _prepare(self, connection: Connection, recommender: Recommender, request: Claimed) -> PreparedQuery | Failure:
+    def _sequences(
+        self, connection: Connection, playlist_ids: Sequence[str]
+    ) -> Sequence[list[Id] | UnknownPlaylist | SchemaError]:
         try:
-            songs = sequence_by_id(connection, self._queries_folder, request.playlist_id)
-            return recommender.prepare(query_of(songs, request.options))
-        except RequestError as exc:
-            return Failure(error=str(exc), is_final=True)
+            return sequences_by_ids(connection, self._queries_folder, playlist_ids)
         except SchemaError as exc:  # somebody may grant the right or mend the query meanwhile
-            return Failure(error=str(exc), is_final=False)
+            return [exc] * len(playlist_ids)
 
     def _store(self, connection: Connection, claimed: Sequence[Claimed], outcomes: Sequence[Outcome]) -> None:
+        """Write a batch: answers with their songs, failures with their errors."""
+        answers = [
+            Finished(claimed=request, songs=_ranked(outcome), model_id=outcome.model.model_id)
+            for request, outcome in zip(claimed, outcomes, strict=True)
+            if isinstance(outcome, Answer)
+        ]
+        self._finish(connection, answers)
         for request, outcome in zip(claimed, outcomes, strict=True):
-            fields = {"request_id": request.request_id, "playlist_id": request.playlist_id, "worker": self.name}
             if isinstance(outcome, Failure):
-                state = fail(
-                    connection, request, outcome.error, max_attempts=self._config.max_attempts, is_final=outcome.is_final
-                )
-                level = logging.ERROR if state is State.FAILED else logging.WARNING
-                log.log(level, "a request failed: %s", outcome.error, extra={"fields": fields | {"state": state}})
-            elif finish(connection, request, _ranked(outcome), model_id=outcome.model.model_id):
-                log.info("answered a playlist with %d songs", len(outcome.songs), extra={"fields": fields})
+                self._fail(connection, request, outcome)
+
+    def _finish(self, connection: Connection, answers: Sequence[Finished]) -> None:
+        """Write answers together; where the database refuses one, one by one, so that only that one fails."""
+        if not answers:
+            return
+        try:
+            with connection.transaction():
+                written = finish_many(connection, answers)
+        except (psycopg.DataError, psycopg.IntegrityError) as exc:
+            if len(answers) == 1:
+                error = f"the answer cannot be written: {exc.diag.message_primary or exc}"
+                self._fail(connection, answers[0].claimed, Failure(error=error, is_final=False))
+            else:
+                for answer in answers:
+                    self._finish(connection, [answer])
+            return
+        for answer in answers:
+            fields = self._fields(answer.claimed)
+            if answer.claimed.request_id in written:
+                log.info("answered a playlist with %d songs", len(answer.songs), extra={"fields": fields})
             else:
                 log.warning("an answer came after the end of its lease and was dropped", extra={"fields": fields})
+
+    def _fail(self, connection: Connection, request: Claimed, failure: Failure) -> None:
+        state = fail(connection, request, failure.error, max_attempts=self._config.max_attempts, is_final=failure.is_final)
+        level = logging.ERROR if state is State.FAILED else logging.WARNING
+        log.log(level, "a request failed: %s", failure.error, extra={"fields": {**self._fields(request), "state": state}})
+
+    def _fields(self, request: Claimed) -> dict[str, Any]:
+        return {"request_id": request.request_id, "playlist_id": request.playlist_id, "worker": self.name}
 
 
 def query_of(songs: Sequence[Any], options: Mapping[str, Any]) -> Query:
@@ -182,6 +270,18 @@ def query_of(songs: Sequence[Any], options: Mapping[str, Any]) -> Query:
 
 
 _OPTION_TYPES: Mapping[str, type] = {"count": int, "exclude": list, "explain": bool}
+
+
+def _prepared(
+    recommender: Recommender, songs: list[Id] | UnknownPlaylist | SchemaError, options: Mapping[str, Any]
+) -> PreparedQuery | Failure:
+    """A playlist's songs as a query of the model, or why there is none."""
+    if isinstance(songs, UnknownPlaylist | SchemaError):
+        return Failure(error=str(songs), is_final=isinstance(songs, UnknownPlaylist))
+    try:
+        return recommender.prepare(query_of(songs, options))
+    except RequestError as exc:
+        return Failure(error=str(exc), is_final=True)
 
 
 def _score(recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Outcome]:

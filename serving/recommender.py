@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import torch
@@ -134,9 +135,27 @@ class Recommender:
         """The ids of the n songs that occur most often in training, to show what a request looks like."""
         return self._encoders.songs.decode(range(FIRST_NUMBER, FIRST_NUMBER + min(n, self.n_songs)))
 
+    def id_from(self, text: str) -> SongId:
+        """The song id that a text of the command line or of a file means, in the type that the catalogue has.
+
+        Raises InvalidSequence for a text that is no id of that type.
+        """
+        id_type = self._encoders.songs.id_type
+        try:
+            return int(text) if id_type == "int" else UUID(text) if id_type == "uuid" else text
+        except ValueError as exc:
+            wanted = "whole numbers" if id_type == "int" else "uuids"
+            raise InvalidSequence(f"song ids are {wanted} here (got {text!r}): send ids of the catalogue") from exc
+
     def plain_id_from(self, text: str) -> int | str:
-        """A song id that went through a text column, as JSON shows it when it comes from the model itself."""
-        return int(text) if self._encoders.songs.id_type == "int" else text
+        """A song id that went through a text column, as JSON shows it when it comes from the model itself.
+
+        An id that is no number in a catalogue of numbers, as an earlier model may have left it behind, stays as it is.
+        """
+        try:
+            return int(text) if self._encoders.songs.id_type == "int" else text
+        except ValueError:
+            return text
 
     def recommend(self, ids: Sequence[SongId], count: int | None = None, exclude: Sequence[SongId] = ()) -> Answer:
         """Continue one sequence; see `recommend_many`."""

@@ -17,7 +17,6 @@ from config import DatabaseConfig
 from errors import DatabaseError, DatabaseUnreachable, SchemaError
 from storage.embedded import EmbeddedServer
 
-DEFAULT_DATABASE = "bert4musicrec"
 APPLICATION_NAME = "bert4musicrec"  # shown in pg_stat_activity
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -33,17 +32,19 @@ _UNREACHABLE_STATES = ("08", "28", "3D", "57P")
 
 
 @contextmanager
-def database_url(config: DatabaseConfig, database: str = DEFAULT_DATABASE) -> Iterator[str]:
+def database_url(config: DatabaseConfig, database: str | None = None) -> Iterator[str]:
     """The URL to work with: the configured one, else `database` on the embedded server, which runs while this is held.
 
-    A database that the embedded server does not have yet is created, empty.  Raises DatabaseError when that server cannot start.
+    `database` None means the settings' `embedded_database`.  A database that the embedded server does not have yet is created,
+    empty.  Raises DatabaseError when that server cannot start.
     """
     if config.url is not None:
         yield config.url
         return
     with EmbeddedServer(config.local_folder) as server:
-        create_database(server.maintenance_url, database)
-        yield server.database_url(database)
+        name = database or config.embedded_database
+        create_database(server.maintenance_url, name)
+        yield server.database_url(name)
 
 
 def connect(url: str, *, connect_timeout_seconds: int = 10) -> Connection:
@@ -77,13 +78,15 @@ def open_pool(url: str, *, min_size: int = 1, max_size: int = 8, connect_timeout
 
 @contextmanager
 def expected_errors() -> Iterator[None]:
-    """Turn what a database may well answer into our family: it went away, a table, column or right is missing."""
+    """Turn what a database may well answer into our family: it went away, a table, column or right is missing, bad SQL."""
     try:
         yield
     except (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName) as exc:
         raise SchemaError(f"{_first_line(exc)}: apply the migrations to this database, or correct the query files") from exc
     except errors.InsufficientPrivilege as exc:
         raise SchemaError(f"{_first_line(exc)}: the owner grants it to this role, as storage/setup.sql does") from exc
+    except psycopg.ProgrammingError as exc:
+        raise SchemaError(f"{_first_line(exc)}: correct the query files") from exc
     except psycopg.OperationalError as exc:
         if exc.sqlstate is None or exc.sqlstate.startswith(_UNREACHABLE_STATES):
             raise DatabaseUnreachable(f"the database went away: {_first_line(exc)}") from exc

@@ -116,6 +116,12 @@ def bring_playlists(connection: Connection, source: str) -> tuple[Brought, Broug
     return _one(connection, "count_playlists", Brought), rows
 
 
+def song_not_of(connection: Connection, source: str) -> Foreign | None:
+    """A song of the schema `music` that did not come under `source`, if there is one."""
+    with connection.cursor(row_factory=class_row(Foreign)) as cursor:
+        return cursor.execute(_SQL["song_not_of_source"], {"source": source}).fetchone()
+
+
 def _one(connection: Connection, query: str, cls: type[Row], **parameters: str) -> Row:
     with connection.cursor(row_factory=class_row(cls)) as cursor:
         row = cursor.execute(_SQL[query], parameters or None).fetchone()

@@ -84,13 +84,13 @@ def _home_and_account(local_folder: Path) -> tuple[Path, Account | None]:
     if os.geteuid() != 0:
         return home, None
     if (home / "data").exists():
-        return home, _owner(home / "data")
+        return home, _unprivileged_owner(home / "data")
     account = _unprivileged_account()
     if not _can_enter(local_folder, account):
         home = _shared_folder(account) / f"bert4musicrec-{_digest(local_folder)}"
         log.info("the PostgreSQL user cannot reach %s, so the data is in %s", local_folder, home)
     if (home / "data").exists():
-        return home, _owner(home / "data")
+        return home, _unprivileged_owner(home / "data")
     return home, account
 
 
@@ -180,8 +180,15 @@ def _unprivileged_account() -> Account:
     raise DatabaseError(f"PostgreSQL does not run as root, and there is no user {tried}: run as another user or set DATABASE_URL")
 
 
-def _owner(path: Path) -> Account:
-    status = path.stat()
+def _unprivileged_owner(data: Path) -> Account:
+    """Whose data it is, and so as whom the server runs; a copy made by root may have lost that."""
+    status = data.stat()
+    if status.st_uid == 0:
+        name = pwd.getpwuid(_unprivileged_account().uid).pw_name
+        raise DatabaseError(
+            f"{data} belongs to root, as whom PostgreSQL does not run: give it to another user (chown -R {name}: '{data}') "
+            "or set DATABASE_URL"
+        )
     return Account(uid=status.st_uid, gid=status.st_gid)
 
 

@@ -6,6 +6,7 @@ only grows (the fence).  A worker that was away too long holds an older number, 
 Every function works in the caller's transaction; nothing is accepted, claimed or finished before the caller commits.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from psycopg import errors
 from psycopg.rows import class_row, kwargs_row
 from psycopg.types.json import Jsonb
 
-from errors import DatabaseError, RequestError, UnknownRequest
+from errors import DatabaseError, KeyReused, QueueFull, UnknownRequest
 from storage.connections import Connection
 from storage.named import SQL_FOLDER, queries
 
@@ -55,6 +56,17 @@ class RankedSong:
     score: float
     reasons: Sequence[Any] = ()
     """JSON values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A claimed request with its answer."""
+
+    claimed: Claimed
+    songs: Sequence[RankedSong]
+    """The best first."""
+    model_id: str | None
+    """None marks an answer that does not come from a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,20 +109,34 @@ class QueueDepth:
 
 
 def add_request(
-    connection: Connection, playlist_id: str, options: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+    connection: Connection,
+    playlist_id: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    idempotency_key: str | None = None,
+    priority: int = 0,
 ) -> int:
-    """Accept a request and return its number; the same key again returns the number it stands for.
+    """Accept a request and return its number; higher priorities are answered first.
 
-    Workers that listen are woken at the commit when nothing else was waiting.  Raises RequestError when the key was used for
-    another playlist.
+    A request for the same playlist with the same options that no worker has begun yet is joined: it gets the higher priority of
+    the two, and its number is returned.  The same idempotency key again returns the number it stands for.  Workers that listen
+    are woken at the commit when nothing else was waiting.  Raises KeyReused when the key was used for something else, QueueFull
+    when as many requests wait as recommender.setting allows.
     """
-    parameters = {"playlist_id": str(playlist_id), "options": Jsonb(dict(options or {})), "idempotency_key": idempotency_key}
+    parameters = {
+        "playlist_id": str(playlist_id),
+        "options": Jsonb(dict(options or {})),
+        "idempotency_key": idempotency_key,
+        "priority": priority,
+    }
     try:
         row = connection.execute(_SQL["add"], parameters).fetchone()
     except errors.UniqueViolation as exc:
-        if exc.diag.constraint_name != "request_idempotency_key_key":
+        if exc.diag.constraint_name != "idempotency_pkey":
             raise
-        raise RequestError(f"{exc.diag.message_primary}: send a new key with a new request") from exc
+        raise KeyReused(f"{exc.diag.message_primary}: send a new key with a new request") from exc
+    except errors.ConfigurationLimitExceeded as exc:
+        raise QueueFull(f"{exc.diag.message_primary}: ask again later") from exc
     assert row is not None
     request_id: int = row[0]
     return request_id
@@ -119,13 +145,17 @@ def add_request(
 def claim(
     connection: Connection, worker: str, limit: int = 1, lease_seconds: float = 60.0, *, max_attempts: int = 3
 ) -> list[Claimed]:
-    """Take up to `limit` requests that nobody holds, the longest-waiting first; two workers never get the same one.
+    """Take up to `limit` requests that nobody holds; two workers never get the same one.
 
-    A request whose lease ran out is taken over, unless it was claimed `max_attempts` times already: then it is failed.
+    First come those whose lease ran out, unless they were claimed `max_attempts` times already: then they are failed.  The others
+    follow by falling priority, the longest-waiting first.
     """
-    parameters = {"worker": worker, "limit": limit, "lease_seconds": lease_seconds, "max_attempts": max_attempts}
+    parameters = {"worker": worker, "lease_seconds": lease_seconds, "max_attempts": max_attempts}
+    claimed: list[Claimed] = []
     with connection.cursor(row_factory=class_row(Claimed)) as cursor:
-        return cursor.execute(_SQL["claim"], parameters).fetchall()
+        for name in ("take_over", "claim"):
+            claimed += cursor.execute(_SQL[name], {**parameters, "limit": limit - len(claimed)}).fetchall()
+    return claimed
 
 
 def renew(connection: Connection, claimed: Claimed, lease_seconds: float) -> bool:
@@ -134,25 +164,35 @@ def renew(connection: Connection, claimed: Claimed, lease_seconds: float) -> boo
 
 
 def finish(connection: Connection, claimed: Claimed, songs: Sequence[RankedSong], *, model_id: str | None) -> bool:
-    """Write the songs and end the request, both or neither; False when it is somebody else's by now and nothing was written.
+    """Write the songs and end the request, both or neither; see `finish_many`.  False: nothing was written."""
+    finished = Finished(claimed=claimed, songs=songs, model_id=model_id)
+    return finish_many(connection, [finished]) == {claimed.request_id}
 
-    `model_id` None marks an answer that does not come from a model.  Raises DatabaseError when the model is not registered.
+
+def finish_many(connection: Connection, answers: Sequence[Finished]) -> set[int]:
+    """Write the songs of several requests and end these, in one statement; returns the numbers of those that were.
+
+    What is missing in them is somebody else's by now, and nothing of it was written.  Raises DatabaseError when a model is not
+    registered.
     """
+    ranked = [(one.claimed.request_id, rank, song) for one in answers for rank, song in enumerate(one.songs, start=1)]
+    parameters = {
+        "request_ids": [one.claimed.request_id for one in answers],
+        "fences": [one.claimed.fence for one in answers],
+        "model_ids": [one.model_id for one in answers],
+        "answered_ids": [request_id for request_id, _, _ in ranked],
+        "ranks": [rank for _, rank, _ in ranked],
+        "song_ids": [str(song.song_id) for _, _, song in ranked],
+        "scores": [float(song.score) for _, _, song in ranked],
+        "reasons": [json.dumps(list(song.reasons)) for _, _, song in ranked],
+    }
     try:
-        row = _touch(
-            connection,
-            "finish",
-            claimed,
-            model_id=model_id,
-            song_ids=[str(song.song_id) for song in songs],
-            scores=[float(song.score) for song in songs],
-            reasons=[Jsonb(list(song.reasons)) for song in songs],
-        )
+        return {request_id for (request_id,) in connection.execute(_SQL["finish"], parameters).fetchall()}
     except errors.ForeignKeyViolation as exc:
         if exc.diag.constraint_name != "recommendation_model_id_fkey":
             raise
-        raise DatabaseError(f"model {model_id!r} is not in recommender.model: register it before it answers") from exc
-    return row == (True,)
+        models = ", ".join(sorted({repr(one.model_id) for one in answers}))
+        raise DatabaseError(f"model {models} is not in recommender.model: register it before it answers") from exc
 
 
 def fail(
@@ -181,6 +221,14 @@ def release(connection: Connection, claimed: Claimed) -> bool:
     return _touch(connection, "release", claimed) is not None
 
 
+def give_up(connection: Connection, worker: str, *, max_attempts: int = 3) -> int:
+    """Put back what a worker holds and does not work on any more, because it lost the database; returns how many.
+
+    Unlike after `release` the attempt counts.  Requests on their last attempt stay with the worker until their lease ends.
+    """
+    return connection.execute(_SQL["give_up"], {"worker": worker, "max_attempts": max_attempts}).rowcount
+
+
 def request_state(connection: Connection, request_id: int) -> RequestStatus:
     """Where a request stands.  Raises UnknownRequest."""
     with connection.cursor(row_factory=kwargs_row(_status)) as cursor:
@@ -204,9 +252,12 @@ def queue_depth(connection: Connection) -> QueueDepth:
     return depth
 
 
-def clear_finished(connection: Connection, older_than_seconds: float) -> int:
-    """Remove requests that ended longer ago than that, with their songs; returns how many."""
-    return connection.execute(_SQL["clear_finished"], {"older_than_seconds": older_than_seconds}).rowcount
+def clear_finished(connection: Connection, limit: int = 1_000) -> int:
+    """Remove up to `limit` requests, with their songs, that ended longer ago than `retention` in recommender.setting.
+
+    Returns how many; `limit` of them says that there may be more.
+    """
+    return connection.execute(_SQL["clear_finished"], {"limit": limit}).rowcount
 
 
 def listen(connection: Connection) -> None:

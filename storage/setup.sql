@@ -15,9 +15,10 @@ EXCEPTION
 END
 $$;
 
-GRANT USAGE ON SCHEMA music, recommender TO recommender_service;
+GRANT USAGE ON SCHEMA music TO recommender_service;
 GRANT SELECT ON ALL TABLES IN SCHEMA music TO recommender_service;
-GRANT SELECT ON recommender.schema_migration TO recommender_service;
+GRANT USAGE ON SCHEMA recommender TO recommender_service;
+GRANT SELECT ON recommender.schema_migration, recommender.setting, recommender.latest, recommender.status TO recommender_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON recommender.model, recommender.request, recommender.recommendation TO recommender_service;
 GRANT USAGE ON SEQUENCE recommender.fence TO recommender_service;
 

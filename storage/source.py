@@ -8,6 +8,7 @@ Types arrive as they are: integers, booleans, floats, text, uuid (Arrow's uuid, 
 `numeric` becomes float64, since Arrow has no decimal without bounds.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import adbc_driver_postgresql.dbapi as adbc_postgresql
 import psycopg
 import pyarrow as pa
 from psycopg import errors, sql
+from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
 
 from errors import DatabaseError, SchemaError, UnknownPlaylist
@@ -40,6 +42,8 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 
 # Parameters for which a query is described without an answer.
 _NOTHING: Mapping[str, dict[str, Any]] = {"sequence_by_id": {"sequence_id": None}, "songs_by_id": {"song_ids": []}}
+
+_SEQUENCE_ID = re.compile(r"%\(sequence_id\)[sbt]")  # as psycopg writes the parameter
 
 # Names of PostgreSQL's types by what an id or a place may be; a domain or an enum is none of them.
 _WHOLE_NUMBERS = ("int2", "int4", "int8")
@@ -97,10 +101,32 @@ def sequence_by_id(connection: Connection, queries_folder: Path, sequence_id: Id
             rows = cursor.execute(query, {"sequence_id": str(sequence_id)}).fetchall()
     except errors.DataError as exc:
         raise UnknownPlaylist(f"no playlist {sequence_id!r}: {exc.diag.message_primary}") from exc
+    except TypeError as exc:  # psycopg's word for a parameter without a name
+        raise SchemaError("sequence_by_id.sql has the parameter %s: write %(sequence_id)s") from exc
     if not rows:
-        raise UnknownPlaylist(f"no playlist {sequence_id!r} in the database, or it is empty")
+        raise _unknown(sequence_id)
     _require_columns("sequence_by_id", rows[0], REQUIRED["sequence_by_id"])
     return [row["song_id"] for row in rows]
+
+
+def sequences_by_ids(
+    connection: Connection, queries_folder: Path, sequence_ids: Sequence[Id]
+) -> list[list[Id] | UnknownPlaylist]:
+    """The song ids of several sequences, read in one query; in place of one that has none stands the error that says so.
+
+    Raises SchemaError when the query fails whatever the id is.
+    """
+    texts = [str(sequence_id) for sequence_id in sequence_ids]
+    try:
+        with expected_errors(), connection.transaction():
+            rows = connection.execute(_statement_for_many(connection, queries_folder), {"sequence_ids": texts}).fetchall()
+    except (errors.DataError, SchemaError):
+        # One id may be of another type, and a query may be of a kind that cannot stand inside another one.
+        return [_songs_or_error(connection, queries_folder, text) for text in texts]
+    songs: list[list[Id]] = [[] for _ in texts]
+    for place, song_id in rows:
+        songs[place - 1].append(song_id)
+    return [found or _unknown(text) for text, found in zip(texts, songs, strict=True)]
 
 
 def songs_by_id(connection: Connection, queries_folder: Path, song_ids: Sequence[Id]) -> list[dict[str, Any]]:
@@ -115,24 +141,61 @@ def high_water_mark(connection: Connection, queries_folder: Path) -> dict[str, i
     """What tells whether the tables have moved on since a snapshot was made; equal marks mean equal contents.
 
     `songs`, `rows` (of sequences): counts; `latest`: the last listened_at in ISO 8601, None where no time is known; `content`: a
-    checksum of all songs and of which song stands where.
+    checksum of all songs, and of which song stands where, when it was heard, and in which group of lists.
     """
     _columns_of(connection, queries_folder, "songs")  # names the file that fails, which the statement around both cannot
     columns = _columns_of(connection, queries_folder, "sequences")
     _require_columns("sequences", columns, REQUIRED["sequences"])
     listened_at: LiteralString = "listened_at" if "listened_at" in columns else "NULL::timestamptz"
-    # Seconds, because a time's text depends on the session's zone.
-    place: LiteralString = "position" if "position" in columns else f"EXTRACT(EPOCH FROM {listened_at})"
     statement = sql.SQL(_SQL["high_water_mark"]).format(
         songs=sql.SQL(_statement(queries_folder, "songs")),
         sequences=sql.SQL(_statement(queries_folder, "sequences")),
         listened_at=sql.SQL(listened_at),
-        place=sql.SQL(place),
+        position=sql.SQL("position" if "position" in columns else "NULL::bigint"),
+        group_id=sql.SQL("group_id::text" if "group_id" in columns else "NULL::text"),
     )
     with expected_errors(), connection.cursor(row_factory=dict_row) as cursor:
         mark = cursor.execute(statement).fetchone()
     assert mark is not None
     return mark
+
+
+def _unknown(sequence_id: Id) -> UnknownPlaylist:
+    return UnknownPlaylist(f"no playlist {sequence_id!r} in the database, or it is empty")
+
+
+def _songs_or_error(connection: Connection, queries_folder: Path, sequence_id: Id) -> list[Id] | UnknownPlaylist:
+    try:
+        return sequence_by_id(connection, queries_folder, sequence_id)
+    except UnknownPlaylist as exc:
+        return exc
+
+
+def _statement_for_many(connection: Connection, queries_folder: Path) -> sql.Composed:
+    """sequence_by_id.sql within the query for many, its parameter replaced by an id of the type that PostgreSQL gives to it."""
+    query = _statement(queries_folder, "sequence_by_id")
+    parameter_type = _type_of_parameter(connection, query)
+    # Twice the percent sign stays as it is: the statement around it has a parameter as well.
+    inner = _SEQUENCE_ID.sub(f"CAST(wanted.sequence_id AS {parameter_type})", query)
+    return sql.SQL(_SQL["sequences_by_ids"]).format(query=sql.SQL(as_statement(inner)))
+
+
+def _type_of_parameter(connection: Connection, query: str) -> str:
+    """What PostgreSQL takes the parameter sequence_id for; text where the query does not use it.
+
+    The unnamed statement that is described here lives until the next one, so that nothing of it stays with the connection.
+    """
+    text = _SEQUENCE_ID.sub("$1", query).replace("%%", "%")
+    described = connection.pgconn.prepare(b"", text.encode())
+    if described.status == ExecStatus.COMMAND_OK:
+        described = connection.pgconn.describe_prepared(b"")
+    if described.status != ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(described)
+    if described.nparams == 0:
+        return "text"
+    row = connection.execute(_SQL["type_name"], {"type_number": described.param_type(0)}).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def _stream(url: str, queries_folder: Path, name: str) -> pa.RecordBatchReader:
@@ -200,7 +263,9 @@ def _columns_of(connection: Connection, queries_folder: Path, name: str) -> dict
     try:
         with expected_errors():
             cursor = connection.execute(query, parameters)
-    except (psycopg.ProgrammingError, psycopg.DataError) as exc:
+    except SchemaError as exc:
+        raise SchemaError(f"{name}.sql fails: {exc}") from exc
+    except psycopg.DataError as exc:
         raise SchemaError(f"{name}.sql fails: {exc.diag.message_primary or exc}") from exc
     return {column.name: column.type_display.partition("(")[0] for column in cursor.description or ()}
 

@@ -1,14 +1,20 @@
 import csv
 import gzip
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
+from uuid import UUID
 
 import pytest
 
 import cli
-from config import PROJECT_ROOT
-from errors import exit_code_of
+from config import PROJECT_ROOT, Config, TrainingConfig
+from engine.checkpoint import FINISHED, write_json
+from errors import DatabaseUnreachable, exit_code_of
+from storage.connections import connect
+from tests.serving.small import small_run
 
 
 def command(*arguments, url, folder, check=True):
@@ -79,7 +85,12 @@ def test_evaluate_prints_the_model_beside_the_baselines(world):
 
 def test_recommend_prints_titles_and_reasons(world):
     lines = command("recommend", "s3", "s4", "s5", "--count", "4", url=world[0], folder=world[1]).stdout.splitlines()
-    assert [line.split("  ")[1].strip() for line in lines[:3]] == ["1", "2", "3"] or lines[0].strip().startswith("1  Song 3")
+    assert [re.split(r"  +", line.strip()) for line in lines[:3]] == [
+        ["1", "Song 3", "Artist 0", "Album 3"],
+        ["2", "Song 4", "Artist 1", "Album 0"],
+        ["3", "Song 5", "Artist 2", "Album 1"],
+    ]
+    assert lines[3].strip("- ") == ""
     assert [line.split()[0] for line in lines[4:]] == ["+1", "+2", "+3", "+4"]
     assert all("Artist" in line for line in lines[4:])
 
@@ -126,8 +137,78 @@ def test_no_database_and_a_wrong_password_are_said_without_it(tmp_path):
 
 def test_the_list_of_commands_is_the_documented_one(capsys):
     assert exit_code_of(cli.main, ["--help"]) == 0
-    shown = [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:] if line]
+    shown = [line.split()[0] for line in capsys.readouterr().out.split("\n\n")[1].splitlines()]
     assert shown == list(cli.COMMANDS)
+
+
+UUIDS = [UUID(int=n) for n in range(12)]
+QUERY_OF_UUIDS = """
+SELECT song_id, 'Song ' || n AS title
+FROM generate_series(0, 11) AS n, LATERAL (SELECT lpad(to_hex(n), 32, '0')::uuid AS song_id) AS as_uuid
+WHERE song_id = ANY(%(song_ids)s)
+"""
+
+
+def test_recommend_finds_the_titles_of_uuids(empty_database_url, tmp_path):
+    run = small_run(tmp_path / "run", ids=UUIDS)
+    (tmp_path / "songs_by_id.sql").write_text(QUERY_OF_UUIDS)
+    options = ["--model", run, "--queries-folder", tmp_path, "--count", "2"]
+    lines = command("recommend", UUIDS[3], *options, url=empty_database_url, folder=tmp_path).stdout.splitlines()
+    assert lines[0].split() == ["1", "Song", "3"]
+    assert [line.split()[:2] for line in lines[2:]] == [["+1", "Song"], ["+2", "Song"]]
+
+
+@pytest.mark.parametrize(("ids", "wanted"), [(range(12), "whole numbers"), (UUIDS, "uuids")], ids=["int", "uuid"])
+def test_recommend_refuses_a_text_that_is_no_id_in_one_line(tmp_path, ids, wanted):
+    run = small_run(tmp_path / "run", ids=ids)
+    done = command("recommend", "abc", "--model", run, url="postgresql://127.0.0.1:1/none", folder=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: song ids are {wanted} here (got 'abc'): send ids of the catalogue\n"
+
+
+# --- the demo ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "named"), [("mine", "('x1', of source 'mine')"), (None, "('x1', without a source)")], ids=["another", "none"]
+)
+def test_the_demo_stops_before_it_mixes_with_other_songs(database_url, tmp_path, source, named):
+    with connect(database_url) as connection:
+        connection.execute("INSERT INTO music.song (song_id, source) VALUES ('x1', %s)", [source])
+    done = command("demo", url=database_url, folder=tmp_path, check=False)
+    assert done.stdout == "\n[1/6] YOUR database: made-up music goes into its schema music\n"
+    assert done.stderr == (
+        f"error: music.song holds other songs than the demo's {named}: name a database without them, "
+        "or none (no DATABASE_URL) for the embedded one\n"
+    )
+    with connect(database_url) as connection:
+        assert connection.execute("SELECT song_id FROM music.song").fetchall() == [("x1",)]
+
+
+def test_the_demo_stands_apart_from_ones_own_music(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # no settings file
+    asked = []
+
+    def note(settings):
+        asked.append(settings)
+        raise DatabaseUnreachable("seen")
+
+    monkeypatch.setattr(cli, "database_url", note)
+    for command_of in (cli.demo_command, cli.migrate_command):
+        with pytest.raises(DatabaseUnreachable):
+            command_of([])
+    assert [settings.embedded_database for settings in asked] == ["demo", "bert4musicrec"]
+
+
+def test_a_run_that_was_killed_is_trained_anew(monkeypatch, tmp_path, capsys):
+    run = small_run(tmp_path / "20260102-030405-seed0")
+    config = Config(training=TrainingConfig(model_folder=tmp_path))
+    snapshot = SimpleNamespace(digest="f" * 64)  # that of the run
+    monkeypatch.setattr(cli.train, "train", lambda *_: tmp_path / "new")
+    assert cli.trained_run(config, snapshot) == tmp_path / "new"
+    write_json(run / FINISHED, {})
+    assert cli.trained_run(config, snapshot) == run
+    assert "there is a model of this snapshot already" in capsys.readouterr().out
 
 
 @pytest.mark.slow

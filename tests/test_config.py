@@ -4,6 +4,7 @@ import dataclasses
 import pytest
 
 from config import (
+    DEMO_FOLDER,
     FIELDS,
     SECTIONS,
     Config,
@@ -38,9 +39,23 @@ def test_settings_survive_the_way_through_json():
     assert build_section(ModelConfig, as_plain(config)) == config
 
 
-def test_passwords_are_not_stored_with_a_run():
-    config = load_config(environ={"DATABASE_URL": "postgresql://me:secret@db/music"})
-    assert as_plain(config)["database"]["url"] == "postgresql://me@db/music"
+@pytest.mark.parametrize(
+    ("url", "stored"),
+    [
+        ("postgresql://me:s3cret@db/music", "postgresql://me@db/music"),
+        ("postgresql://me:s3?cr=et@db:5433/music", "postgresql://me@db:5433/music"),
+        ("postgresql://db/music?user=me&password=s3cret", "postgresql://db/music?user=me"),
+        ("postgresql://db/?pass%77ord=s3cret", "postgresql://db/"),
+        ("postgresql://a:1,[::1]:2/music?sslpassword=s3cret&sslmode=require", "postgresql://a:1,[::1]:2/music?sslmode=require"),
+        ("postgresql://db/music?password=s3@cret", "postgresql://..."),
+        ("postgresql://me:s3/cret@db/music", "postgresql://..."),
+        ("postgresql://me:s3@cret@db/music", "postgresql://..."),
+    ],
+)
+def test_passwords_are_not_stored_with_a_run(url, stored):
+    config = load_config(environ={"DATABASE_URL": url})
+    assert config.database.url == url
+    assert as_plain(config)["database"]["url"] == stored
 
 
 def test_names_are_unique_over_all_concerns():
@@ -65,10 +80,14 @@ def test_the_original_names_work_as_they_stand():
         ({"BERT4MUSICREC_N": "two"}, "N must be a whole number (got 'two')"),
         ({"BERT4MUSICREC_HEADS": "3"}, "d_model (128 = d_songs 64 + d_albums 32 + d_artists 32) must be divisible by heads (3)"),
         ({"BERT4MUSICREC_SPLIT": "random"}, "split must be one of 'auto', 'time', 'sequence', 'leave_one_out' (got 'random')"),
-        ({"BERT4MUSICREC_LR": "nan"}, "lr must be a number (got 'nan')"),
+        ({"BERT4MUSICREC_LR": "nan"}, "lr must be a finite number (got 'nan')"),
         ({"BERT4MUSICREC_USE_FEATURES": "maybe"}, "use_features must be true or false (got 'maybe')"),
         ({"BERT4MUSICREC_COUNT": "2000"}, "count (2000) must not exceed max_count (1000)"),
-        ({"DATABASE_URL": "mysql://u:secret@h/d"}, "must start with postgresql:// (got 'mysql://u@h/d')"),
+        ({"BERT4MUSICREC_LR": "inf"}, "lr must be a finite number (got 'inf')"),
+        ({"BERT4MUSICREC_BATCH_SIZE": "inf"}, "batch_size must be a whole number (got 'inf')"),
+        ({"BERT4MUSICREC_EMBEDDED_DATABASE": ""}, "embedded_database must be a name (got '')"),
+        ({"DATABASE_URL": "mysql://u:secret@h/d?password=x"}, "must start with postgresql:// (got 'mysql://u@h/d')"),
+        ({"DATABASE_URL": "host=h password=secret"}, "must start with postgresql:// (got '...')"),
     ],
 )
 def test_a_wrong_value_is_named_with_the_way_out(environ, message):
@@ -84,6 +103,7 @@ def test_a_wrong_value_is_named_with_the_way_out(environ, message):
         ("[training]\nlearning = 1", "unknown setting 'learning'"),
         ("[training\n", "not valid TOML"),
         ("[training]\nbatch_size = 2.5", "batch_size must be a whole number (got 2.5)"),
+        ("[training]\nbatch_size = inf", "batch_size must be a whole number (got inf)"),
     ],
 )
 def test_a_wrong_file_is_named_with_the_way_out(tmp_path, text, message):
@@ -106,11 +126,37 @@ def test_a_settings_file_that_was_named_must_exist(tmp_path):
         ({"DATABASE_URL": "postgresql://a/b", "POSTGRES_HOST": "c"}, "postgresql://a/b"),
         ({"POSTGRES_HOST": "db", "POSTGRES_PORT": "5433", "POSTGRES_DB": "music"}, "postgresql://db:5433/music"),
         ({"PGHOST": "db"}, "postgresql:///"),
+        ({"PGHOSTADDR": "10.0.0.7"}, "postgresql:///"),
+        ({"PGSERVICE": "music"}, "postgresql:///"),
+        ({"PGPASSFILE": "/etc/pass", "PGSSLMODE": "require"}, None),
         ({"POSTGRES_HOST": "/run/pg", "POSTGRES_DB": "m", "POSTGRES_USER": "u"}, "postgresql://u@/m?host=%2Frun%2Fpg"),
     ],
 )
 def test_the_database_is_found_in_the_environment(environ, url):
     assert database_url_from(environ) == url
+
+
+def test_the_demo_has_a_database_and_folders_of_its_own_unless_they_are_named(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # no settings file
+    monkeypatch.setenv("BERT4MUSICREC_MODEL_FOLDER", "/models")
+    monkeypatch.setenv("BERT4MUSICREC_QUERIES_FOLDER", "/mine")
+    config = config_from_arguments(arguments_of("--demo", "--snapshot", "/snapshot"))
+    assert (config.database.embedded_database, config.database.queries_folder) == ("demo", Config().database.queries_folder)
+    assert config.preprocessing.encoders_folder == DEMO_FOLDER / "encoders"
+    assert (str(config.preprocessing.snapshot), str(config.training.model_folder)) == ("/snapshot", "/models")
+
+
+def test_without_the_flag_nothing_is_the_demos(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    own, demo = config_from_arguments(arguments_of()), config_from_arguments(arguments_of("--demo"))
+    for section, name in (
+        ("database", "embedded_database"),
+        ("preprocessing", "snapshot"),
+        ("preprocessing", "encoders_folder"),
+        ("training", "model_folder"),
+    ):
+        assert getattr(getattr(own, section), name) == getattr(getattr(Config(), section), name)
+        assert getattr(getattr(own, section), name) != getattr(getattr(demo, section), name)
 
 
 def test_the_defaults_hold_together():

@@ -18,7 +18,7 @@ from errors import exit_code_of
 from flask_app import create_app, main, service_of
 from preprocessing_utils import save_encoders
 from storage.connections import connect
-from tests.jobs.world import add_playlist, new_worker, running, songs_of, work_once
+from tests.jobs.world import add_playlist, new_worker, running, songs_of, wait_until, work_once
 from tests.serving.small import SONGS, ranking_by_hand, small_encoders, small_recommender, small_run
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/nothing"
@@ -247,6 +247,44 @@ def test_song_ids_of_a_stored_answer_have_the_catalogues_type(new_client, databa
     assert sorted(song["song_id"] for song in songs) == list(range(101, 112))
 
 
+def test_the_same_key_and_body_again_are_the_same_request(new_client, database_url):
+    add_playlist(database_url, "p", ["s03", "s00"])
+    client = new_client(database_url=database_url)
+
+    def post_with(key, **body):
+        return client.post("/recommend", json={"playlist_id": "p", **body}, headers={"Idempotency-Key": key})
+
+    first = post_with("k", count=3)
+    work_once(database_url, small_recommender())
+    again, other = post_with("k", count=3), post_with("l", count=3)
+    assert (again.status_code, again.json) == (202, first.json)
+    assert other.json["request_id"] != first.json["request_id"]
+    status, detail = problem_of(post_with("k", count=4))
+    assert status == 422
+    assert "idempotency key 'k' was used for playlist 'p' with options" in detail
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256])
+def test_a_key_that_is_none_is_refused(new_client, key):
+    response = new_client().post("/recommend", json={"songs": ["s00"]}, headers={"Idempotency-Key": key})
+    status, detail = problem_of(response)
+    assert status == 422
+    assert detail.startswith("Idempotency-Key: String should have at ")
+
+
+def test_a_full_queue_says_when_to_come_back(new_client, database_url, connection):
+    for playlist_id in ("p", "q"):
+        add_playlist(database_url, playlist_id, ["s00"])
+    connection.execute("UPDATE recommender.setting SET max_queued = 1")
+    connection.commit()
+    client = new_client(database_url=database_url)
+    assert client.post("/recommend", json={"playlist_id": "p"}).status_code == 202
+    response = client.post("/recommend", json={"playlist_id": "q"})
+    told = "the queue is full: 1 requests are waiting, which is max_queued: ask again later"
+    assert problem_of(response) == (429, told)
+    assert response.headers["Retry-After"] == "10"
+
+
 def test_an_unknown_playlist_is_not_found_and_leaves_no_request(new_client, database_url, connection):
     response = new_client(database_url=database_url).post("/recommend", json={"playlist_id": 404})
     assert problem_of(response) == (404, "no playlist '404' in the database, or it is empty")
@@ -302,6 +340,18 @@ def test_a_service_whose_worker_has_ended_is_not_ready(new_client, database_url)
     service.worker, service.worker_thread = new_worker(database_url, small_recommender()), threading.Thread()
     response = client.get("/readyz")
     assert (response.status_code, response.json["worker"]) == (503, "ended")
+
+
+def test_a_service_whose_worker_has_no_database_is_not_ready(new_client, database_url):
+    client = new_client(database_url=database_url)
+    service = service_of(client.application)
+    worker = new_worker(NOWHERE, small_recommender())
+    with running(worker) as [thread]:
+        service.worker, service.worker_thread = worker, thread
+        response = client.get("/readyz")
+        assert (response.status_code, response.json["worker"]) == (503, "reconnecting")
+        worker._url = database_url
+        wait_until(lambda: client.get("/readyz").json["worker"] == "running")
 
 
 def test_a_service_for_sequences_only_is_ready_without_a_database(new_client):

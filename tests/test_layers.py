@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"errors", "config"},
     {"preprocessing_utils", "model", "evaluation", "storage"},
-    {"dataset", "importers", "exporters"},
+    {"dataset", "importers", "exporters", "map_tables", "doctor"},
     {"preprocessing", "engine"},
     {"serving", "train"},
     {"jobs", "web"},

@@ -427,6 +427,8 @@ def test_a_snapshot_is_stale_when_missing_and_fresh_when_just_made(configure):
             "UPDATE music.playlist_song SET song_id = 's6' WHERE playlist_id = 'p2' AND position = 1",
             "the database has moved on (as many",
         ),
+        ("UPDATE music.playlist SET group_id = 'g' WHERE playlist_id IN ('p1', 'p4')", "the database has moved on (as many"),
+        ("UPDATE music.playlist SET created_at = '2020-03-02Z' WHERE playlist_id = 'p1'", "the database has moved on (as many"),
     ],
 )
 def test_a_snapshot_is_stale_when_the_database_has_moved_on(configure, change, reason):

@@ -1,21 +1,27 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from config import PROJECT_ROOT
-from dataset import open_snapshot
-from engine.checkpoint import find_checkpoint, load_checkpoint
-from engine.processes import choose_device, process_group
+from config import FIRST_NUMBER, PROJECT_ROOT
+from dataset import TRAIN, open_snapshot
+from engine.checkpoint import HISTORY, append_history, find_checkpoint, is_finished, load_checkpoint
+from engine.processes import process_group
 from engine.scoring import score_function
-from errors import ConfigError, exit_code_of
+from errors import CheckpointError, DataError, EncoderError, exit_code_of
+from model import Memory
 from tests.engine.small import CIRCLE, small_config, small_snapshot
 
 
@@ -36,7 +42,35 @@ def paths_of(world, models):
 
 
 def history_of(run):
-    return [json.loads(line) for line in (run / train.HISTORY).read_text().splitlines()]
+    return [json.loads(line) for line in (run / HISTORY).read_text().splitlines()]
+
+
+def changed(config, **training):
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, **training))
+
+
+@contextmanager
+def trainer_of(world, tmp_path, **training):
+    """A trainer that has not begun, in a model folder of the test's own."""
+    config = small_config(world, model_folder=tmp_path / "models", **training)
+    with process_group(config.training) as process:
+        yield train.Trainer(config, open_snapshot(world / "snapshot"), process, show_progress=False)
+
+
+class KilledError(Exception):
+    """Stands for an interruption."""
+
+
+def killed(*arguments, **named):
+    raise KilledError
+
+
+def scripted(trainer, values):
+    """Let the epochs of a trainer validate with these values of NDCG@10."""
+    said = iter(values)
+    judged = SimpleNamespace(judge=lambda score: SimpleNamespace(metrics={"ndcg10": next(said), "hr10": 0.0}))
+    trainer.validation = judged
+    return trainer
 
 
 def test_the_circle_is_learned_and_beats_every_count(world):
@@ -64,23 +98,86 @@ def test_a_seed_fixes_everything(world, tmp_path):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_resumed_run_repeats_the_uninterrupted_one_exactly(world, tmp_path):
+def test_a_resumed_run_repeats_the_uninterrupted_one_exactly(world, tmp_path, monkeypatch):
     whole = small_config(world, num_epochs=4, keep_checkpoints=9, model_folder=tmp_path / "whole")
     expected = [line["loss"] for line in history_of(trained(world, whole))]
-    broken = small_config(world, num_epochs=4, keep_checkpoints=9, model_folder=tmp_path / "broken")
-    with process_group(broken.training) as process:
-        trainer = train.Trainer(broken, open_snapshot(world / "snapshot"), process, show_progress=False)
-        stopped = trainer._finish_epoch
-
-        def killed_after_two(loss, scalars):
-            over = stopped(loss, scalars)
-            return over or trainer.progress.epoch == 2
-
-        trainer._finish_epoch = killed_after_two
-        run = trainer.run()
-    resumed = dataclasses.replace(broken, training=dataclasses.replace(broken.training, epoch_to_preload=2))
-    assert trained(world, resumed) == run
+    broken = changed(whole, model_folder=tmp_path / "broken")
+    monkeypatch.setattr(train, "append_history", lambda run, line: append_history(run, line) if line["epoch"] < 3 else killed())
+    with pytest.raises(KilledError):
+        trained(world, broken)
+    monkeypatch.undo()
+    run = trained(world, changed(broken, epoch_to_preload=2))
     assert [line["loss"] for line in history_of(run)] == expected
+
+
+def shown_steps(run, tag):
+    """The steps of a scalar that TensorBoard shows."""
+    shown = EventAccumulator(str(run / "tensorboard")).Reload()
+    return [event.step for event in shown.Scalars(tag)]
+
+
+def test_going_back_forgets_what_came_later(world, tmp_path):
+    with trainer_of(world, tmp_path, num_epochs=4, keep_checkpoints=9) as first:
+        run = scripted(first, [0.3, 0.2, 0.9, 0.1]).run()
+    assert shown_steps(run, "epoch/loss") == [3, 6, 9, 12]
+    (written,) = (run / "tensorboard").iterdir()  # TensorBoard reads files by name, which begins with the second they are from
+    written.rename(written.with_name("events.out.tfevents.0000000001.earlier"))
+    with trainer_of(world, tmp_path, num_epochs=3, keep_checkpoints=9, epoch_to_preload=2) as second:
+        assert (second.progress.best, second.progress.epochs_without_gain) == (0.3, 1)
+        assert sorted(path.name for path in run.glob("epoch-*")) == ["epoch-001", "epoch-002"]
+        assert not is_finished(run)
+        assert scripted(second, [0.5]).run() == run
+    assert [line["epoch"] for line in history_of(run)] == [1, 2, 3]
+    assert find_checkpoint(run).name == "epoch-003"  # 0.5, though 0.9 was seen in another future
+    assert shown_steps(run, "epoch/loss") == [3, 6, 9]
+
+
+def test_an_interruption_before_the_mark_is_mended_by_going_on(world, tmp_path, monkeypatch):
+    with trainer_of(world, tmp_path, num_epochs=3) as first:
+        monkeypatch.setattr(train, "mark_best", killed)
+        with pytest.raises(KilledError):
+            scripted(first, [0.8]).run()
+        monkeypatch.undo()
+    with trainer_of(world, tmp_path, num_epochs=2, epoch_to_preload=-1) as second:
+        assert scripted(second, [0.7]).run() == first.folder
+    assert find_checkpoint(first.folder).name == "epoch-001"
+
+
+def test_the_seconds_of_a_resumed_run_go_on(world, tmp_path, monkeypatch):
+    clock = iter(range(0, 100000, 100))
+    monkeypatch.setattr("engine.schedule.time.monotonic", lambda: float(next(clock)))
+    with trainer_of(world, tmp_path, num_epochs=1) as first:
+        run = first.run()
+    used = history_of(run)[-1]["seconds"]
+    assert used >= 100
+    with trainer_of(world, tmp_path, num_epochs=2, epoch_to_preload=-1) as second:
+        second.run()
+    assert history_of(run)[-1]["seconds"] > used
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "reason", "epochs"),
+    [
+        ({"num_epochs": 2}, [0.1, 0.2], "epochs", 2),
+        ({"num_epochs": 9, "early_stopping_epochs": 2}, [0.3, 0.2, 0.1], "patience", 3),
+        ({"num_epochs": 9, "minutes": 1e-9}, [0.3], "minutes", 1),
+    ],
+)
+def test_a_run_says_why_it_ended(world, tmp_path, settings, values, reason, epochs):
+    with trainer_of(world, tmp_path, **settings) as trainer:
+        assert not is_finished(trainer.folder)
+        run = scripted(trainer, values).run()
+    finished = json.loads((run / "finished.json").read_text())
+    assert (finished["reason"], finished["epochs"]) == (reason, epochs)
+    assert is_finished(run)
+
+
+def test_the_minutes_end_a_run_within_an_epoch(world, tmp_path):
+    with trainer_of(world, tmp_path, num_epochs=9, batch_size=8, minutes=1.0) as trainer:
+        looks = iter([0.0, 0.5, 0.9, *[1.0] * 9])  # at the beginning, after one step, after two, after three
+        object.__setattr__(trainer.schedule, "time_share", lambda: next(looks))
+        run = scripted(trainer, [0.5]).run()
+    assert [(line["epoch"], line["step"]) for line in history_of(run)] == [(1, 3)]
 
 
 def test_early_stopping_waits_for_its_patience(world, tmp_path):
@@ -88,10 +185,137 @@ def test_early_stopping_waits_for_its_patience(world, tmp_path):
     assert len(history_of(trained(world, config))) == 4  # the first is the best, three without gain
 
 
-def test_the_best_score_only_rises(world, tmp_path):
-    run = trained(world, small_config(world, num_epochs=6, keep_checkpoints=9, model_folder=tmp_path / "models"))
-    metrics = [line["validation"]["ndcg10"] for line in history_of(run)]
-    assert find_checkpoint(run).name == f"epoch-{1 + int(np.argmax(metrics)):03d}"
+def test_the_best_checkpoint_follows_the_validation(world, tmp_path):
+    with trainer_of(world, tmp_path, num_epochs=5, keep_checkpoints=1) as trainer:
+        run = scripted(trainer, [0.2, 0.6, 0.6, 0.5, 0.1]).run()
+    assert find_checkpoint(run).name == "epoch-002"
+    assert sorted(path.name for path in run.glob("epoch-*")) == ["epoch-002", "epoch-005"]
+    assert trainer.progress.best == 0.6
+
+
+def test_negatives_are_drawn_by_the_training_part_alone(world, tmp_path):
+    snapshot = open_snapshot(world / "snapshot")
+    songs, _ = snapshot.part(TRAIN)
+    counts = np.bincount(songs, minlength=snapshot.n_songs)
+    assert train.training_frequencies(snapshot).tolist() == counts.tolist()
+    assert counts.sum() < len(snapshot.sequences)
+    weights = np.where(np.arange(snapshot.n_songs) >= FIRST_NUMBER, counts.clip(min=1) ** 0.75, 0)
+    with trainer_of(world, tmp_path) as trainer:
+        assert trainer.sampler.probabilities.numpy() == pytest.approx(weights / weights.sum())
+
+
+def test_the_own_list_of_each_row_is_taken_out_of_the_memory(world, tmp_path, monkeypatch):
+    seen, forward = [], Memory.forward
+
+    def watched(memory, songs, places, queries, own=None):
+        seen.append((memory.training, songs, own))
+        return forward(memory, songs, places, queries, own)
+
+    monkeypatch.setattr(Memory, "forward", watched)
+    with trainer_of(world, tmp_path, num_epochs=1) as trainer:
+        trainer.run()
+    in_training = [(songs, own) for training, songs, own in seen if training]
+    assert len(in_training) == 3
+    assert all(own is None for training, _, own in seen if not training)
+    for songs, own in in_training:
+        for row, listed in zip(songs.tolist(), own.songs.tolist(), strict=True):
+            assert {song for song in row if song >= FIRST_NUMBER} < set(listed)  # the hidden ones too
+            assert len(set(listed) - {0}) == 7
+
+
+def targets_of(trainer, epoch):
+    trainer.progress.epoch = epoch
+    return torch.cat([part.batch.targets for part in trainer._parts()]).tolist()
+
+
+def test_masks_differ_between_epochs_and_repeat_with_them(world, tmp_path, monkeypatch):
+    with trainer_of(world, tmp_path) as trainer:
+        windows = list(trainer.rows.epoch(32, torch.Generator().manual_seed(0)))
+        assert targets_of(trainer, 0) == targets_of(trainer, 0)
+        monkeypatch.setattr(trainer.rows, "epoch", lambda *arguments: iter(windows))  # the same rows in the same order
+        assert targets_of(trainer, 0) == targets_of(trainer, 0) != targets_of(trainer, 1)
+
+
+def test_the_order_differs_between_epochs(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "training_batch", lambda rows, windows, config, masks: windows)
+    monkeypatch.setattr(train, "own_part", lambda windows, rank, world_size: windows)
+    with trainer_of(world, tmp_path) as trainer:
+        first = torch.cat([windows.ends for windows in trainer._parts()]).tolist()
+        trainer.progress.epoch = 1
+        second = torch.cat([windows.ends for windows in trainer._parts()]).tolist()
+    assert first != second
+    assert sorted(first) == sorted(second)
+
+
+def test_gradients_are_shortened_before_the_update(world, tmp_path):
+    with trainer_of(world, tmp_path, max_grad_norm=1e-3) as trainer:
+        trainer._step(next(iter(trainer._parts())), torch.Generator().manual_seed(0))
+        norm = torch.stack([weight.grad.norm() for weight in trainer.model.parameters() if weight.grad is not None]).norm()
+    assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_only_the_matrices_of_the_encoder_decay(world, tmp_path):
+    with trainer_of(world, tmp_path, weight_decay=0.3) as trainer:
+        names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+        groups = {group["weight_decay"]: {names[id(w)] for w in group["params"]} for group in trainer.optimizer.param_groups}
+    assert set(groups) == {0.3, 0.0}
+    assert groups[0.3] | groups[0.0] == set(names.values())
+    assert {"blocks.0.attention.qkv.weight", "embedding.features.hidden.weight", "memory.gate.weight"} <= groups[0.3]
+    assert {"embedding.song.weight", "position.weight", "embedding_norm.weight", "bias", "blocks.0.attention.out.bias"} <= groups[
+        0.0
+    ]
+
+
+def test_label_smoothing_reaches_the_loss(world, tmp_path):
+    losses = []
+    for share in (0.0, 0.5):
+        with trainer_of(world, tmp_path, label_smoothing=share, unknown_song_probability=0.0) as trainer:
+            trainer.model.eval()  # no dropout
+            loss, _ = trainer._step(next(iter(trainer._parts())), torch.Generator().manual_seed(0))
+            losses.append(float(loss))
+    # Half of the target's probability lies on all songs alike, also on the specials, whose logits are -10,000.
+    assert losses[1] > losses[0] + 100
+
+
+def test_the_same_second_and_seed_make_two_runs(world, tmp_path, monkeypatch):
+    frozen = SimpleNamespace(now=lambda: datetime(2026, 1, 2, 3, 4, 5))
+    monkeypatch.setattr(train, "datetime", frozen)
+    with trainer_of(world, tmp_path, seed=7) as first, trainer_of(world, tmp_path, seed=7) as second:
+        names = [first.folder.name, second.folder.name]
+    assert names == ["20260102-030405-seed7", "20260102-030405-seed7-2"]
+
+
+def test_other_encoders_are_refused_before_anything_is_written(world, tmp_path):
+    config = small_config(world, model_folder=tmp_path / "models")
+    shutil.copytree(world / "encoders", tmp_path / "encoders")
+    (tmp_path / "encoders" / "manifest.json").write_text("{}")
+    other = dataclasses.replace(config, preprocessing=small_config(tmp_path).preprocessing)
+    with pytest.raises(EncoderError):
+        train.start_run(other, open_snapshot(world / "snapshot"))
+    assert not (tmp_path / "models").exists()
+
+
+def test_nothing_to_validate_with_is_said_before_a_run_begins(tmp_path):
+    snapshot, _ = small_snapshot(tmp_path, n_lists=2)
+    config = small_config(tmp_path)
+    with process_group(config.training) as process, pytest.raises(DataError, match="1 training, 0 validation and 1 test"):
+        train.Trainer(config, snapshot, process)
+    assert not (tmp_path / "models").exists()
+
+
+def test_another_snapshot_is_not_evaluated(world, tmp_path):
+    config = small_config(world, num_epochs=1, model_folder=tmp_path / "models")
+    run = trained(world, config)
+    other, _ = small_snapshot(tmp_path, n_lists=60)
+    with pytest.raises(CheckpointError, match="was trained on another snapshot"):
+        train.evaluate_run(run, config, other)
+    assert not (run / "evaluation.json").exists()
+
+
+def test_the_folder_of_the_scalars_can_be_named(world, tmp_path):
+    run = trained(world, small_config(world, num_epochs=1, model_folder=tmp_path / "models", writer_dict=tmp_path / "scalars"))
+    assert list((tmp_path / "scalars").glob("events.out.tfevents.*"))
+    assert not (run / "tensorboard").exists()
 
 
 def test_scalars_and_settings_are_stored_with_the_run(world, tmp_path):
@@ -134,6 +358,48 @@ def test_two_processes_train_one_model(world, tmp_path):
     assert len(history_of(run)) == 2
 
 
+@pytest.fixture
+def database_asked(world, tmp_path, monkeypatch):
+    """Where train.py asks the database, in a list; it neither preprocesses nor trains."""
+    asked = []
+
+    def note(what):
+        asked.append(what)
+
+    monkeypatch.setenv("BERT4MUSICREC_SNAPSHOT", str(world / "snapshot"))
+    monkeypatch.setattr(train, "database_url", lambda config: nullcontext("postgresql://somewhere"))
+    monkeypatch.setattr(train, "is_stale", lambda config, url: note(url))
+    monkeypatch.setattr(train, "train", lambda config, snapshot, process: note(snapshot.path.parent))
+    monkeypatch.setattr(train, "find_checkpoint", lambda run: tmp_path)
+    return asked
+
+
+def test_a_snapshot_that_the_environment_names_is_checked_against_the_database(world, database_asked):
+    train.main(["--no-evaluation"])
+    assert database_asked == ["postgresql://somewhere", world / "snapshot"]
+
+
+@pytest.mark.parametrize("arguments", [["--no-database"], ["--snapshot", "{snapshot}"]])
+def test_without_a_database_the_snapshot_is_taken_as_it_is(world, database_asked, arguments):
+    train.main(["--no-evaluation", *[text.format(snapshot=world / "snapshot") for text in arguments]])
+    assert database_asked == [world / "snapshot"]
+
+
+def test_a_snapshot_that_was_changed_is_refused(world, tmp_path, capsys):
+    shutil.copytree(world / "snapshot", tmp_path / "snapshot")
+    column = next(tmp_path.glob("snapshot/*/sequences.npy"))
+    column.write_bytes(column.read_bytes()[:-4] + b"\x05\0\0\0")
+    assert exit_code_of(train.main, ["--snapshot", str(tmp_path / "snapshot"), "--device", "cpu"]) == 2
+    assert "does not match its digest" in capsys.readouterr().err
+
+
+def test_a_model_folder_that_cannot_be_made_is_one_line(world, tmp_path, capsys):
+    (tmp_path / "models").write_text("")
+    assert exit_code_of(train.main, list(map(str, [*paths_of(world, tmp_path / "models"), "--device", "cpu"]))) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "name another with --model-folder" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -147,9 +413,3 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, message):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert message in lines[0]
-
-
-def test_cuda_that_is_not_there_is_said(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ConfigError, match="torch sees no CUDA device"):
-        choose_device("cuda", 0)

@@ -367,3 +367,10 @@ FROM pg_temp.placed_row
 JOIN pg_temp.touched_playlist ON touched_playlist.playlist_id = placed_row.playlist_id
 WHERE touched_playlist.rows_changed
 ORDER BY placed_row.playlist_id, placed_row.position;
+
+-- name: song_not_of_source
+-- Any song that is not of this source; ends at the first one that it meets.
+SELECT song_id AS id, source
+FROM music.song
+WHERE source IS DISTINCT FROM %(source)s
+LIMIT 1;

@@ -2,17 +2,43 @@
 -- Times are statement_timestamp(), not now(): a worker's transaction may have begun long before.
 
 -- name: add
--- Accepts a request, or finds the one that the same idempotency key stands for; wakes the workers if none was waiting.
-SELECT recommender.request(%(playlist_id)s, %(options)s, %(idempotency_key)s);
+-- Accepts a request, or finds the one that it joins or that the same idempotency key stands for; wakes the workers if none was
+-- waiting.
+SELECT recommender.request(%(playlist_id)s::text, %(options)s, %(idempotency_key)s, %(priority)s);
 
 -- name: claim
--- Takes requests for one worker, the longest-waiting first, expired leases among them; those that took their workers down with
--- them as often as is allowed are failed instead, so that one poisonous request cannot go round for ever.
+-- Takes requests for one worker: the highest priority first, among equals the longest-waiting one.  Who is asking for the same at
+-- the moment has locked its row, so that it is passed over until that transaction's songs can be read.
 WITH candidate AS (
-    SELECT request_id, COALESCE(lease_until, not_before) AS claimable_at, attempts, worker
+    SELECT request_id
     FROM recommender.request
-    WHERE state IN ('queued', 'running') AND COALESCE(lease_until, not_before) <= statement_timestamp()
-    ORDER BY COALESCE(lease_until, not_before), request_id
+    WHERE state = 'queued' AND not_before <= statement_timestamp()
+    ORDER BY priority DESC, not_before, request_id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE recommender.request
+    SET
+        state = 'running',
+        is_open = false,
+        attempts = attempts + 1,
+        lease_until = statement_timestamp() + make_interval(secs => %(lease_seconds)s),
+        fence = nextval('recommender.fence'),
+        worker = %(worker)s
+    FROM candidate
+    WHERE request.request_id = candidate.request_id
+    RETURNING request.request_id, playlist_id, options, attempts, fence, priority, not_before
+)
+SELECT request_id, playlist_id, options, attempts, fence FROM claimed ORDER BY priority DESC, not_before, request_id;
+
+-- name: take_over
+-- Takes requests whose lease has ended; those that took their workers down with them as often as is allowed are failed instead,
+-- so that one poisonous request cannot go round for ever.
+WITH candidate AS (
+    SELECT request_id, lease_until, attempts, worker
+    FROM recommender.request
+    WHERE state = 'running' AND lease_until <= statement_timestamp()
+    ORDER BY lease_until
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ), buried AS (
@@ -27,16 +53,23 @@ WITH candidate AS (
 ), claimed AS (
     UPDATE recommender.request
     SET
-        state = 'running',
         attempts = request.attempts + 1,
         lease_until = statement_timestamp() + make_interval(secs => %(lease_seconds)s),
         fence = nextval('recommender.fence'),
         worker = %(worker)s
     FROM candidate
     WHERE request.request_id = candidate.request_id AND candidate.attempts < %(max_attempts)s
-    RETURNING request.request_id, request.playlist_id, request.options, request.attempts, request.fence, candidate.claimable_at
+    RETURNING
+        request.request_id, request.playlist_id, request.options, request.attempts, request.fence,
+        candidate.lease_until AS ended_at
 )
-SELECT request_id, playlist_id, options, attempts, fence FROM claimed ORDER BY claimable_at, request_id;
+SELECT request_id, playlist_id, options, attempts, fence FROM claimed ORDER BY ended_at, request_id;
+
+-- name: give_up
+-- Puts back what a worker held when it lost the database: it is not working on it any more.  The attempt counts.
+UPDATE recommender.request
+SET state = 'queued', lease_until = NULL
+WHERE state = 'running' AND worker = %(worker)s AND attempts < %(max_attempts)s;
 
 -- name: renew
 -- Gives a worker more time, if the request is still its own.
@@ -46,20 +79,26 @@ WHERE request_id = %(request_id)s AND fence = %(fence)s AND state = 'running'
 RETURNING request_id;
 
 -- name: finish
--- Ends a request together with its songs, if it is still this worker's own; says whether it was.
-WITH held AS (
+-- Ends requests together with their songs, where they are still this worker's own; says which ones were.
+WITH answer AS (
+    SELECT request_id, fence, model_id
+    FROM unnest(%(request_ids)s::bigint[], %(fences)s::bigint[], %(model_ids)s::text[]) AS answer (request_id, fence, model_id)
+), held AS (
     UPDATE recommender.request
     SET state = 'done', lease_until = NULL, finished_at = statement_timestamp(), error = NULL
-    WHERE request_id = %(request_id)s AND fence = %(fence)s AND state = 'running'
-    RETURNING request_id, playlist_id
+    FROM answer
+    WHERE request.request_id = answer.request_id AND request.fence = answer.fence AND request.state = 'running'
+    RETURNING request.request_id, request.playlist_id, answer.model_id
 ), written AS (
     INSERT INTO recommender.recommendation (request_id, playlist_id, rank, song_id, score, reasons, model_id)
-    SELECT held.request_id, held.playlist_id, song.rank, song.song_id, song.score, song.reasons, %(model_id)s
+    SELECT held.request_id, held.playlist_id, song.rank, song.song_id, song.score, song.reasons, held.model_id
     FROM held
-    CROSS JOIN unnest(%(song_ids)s::text[], %(scores)s::double precision[], %(reasons)s::jsonb[])
-        WITH ORDINALITY AS song (song_id, score, reasons, rank)
+    JOIN unnest(
+        %(answered_ids)s::bigint[], %(ranks)s::integer[], %(song_ids)s::text[], %(scores)s::double precision[],
+        %(reasons)s::text[]::jsonb[]
+    ) AS song (request_id, rank, song_id, score, reasons) ON song.request_id = held.request_id
 )
-SELECT EXISTS (SELECT FROM held);
+SELECT request_id FROM held;
 
 -- name: fail
 -- Puts a request back for later, twice as late after each attempt, or fails it for good; in both cases with the error.
@@ -103,9 +142,16 @@ FROM recommender.request
 WHERE state IN ('queued', 'running');
 
 -- name: clear_finished
--- Removes requests that ended long ago, and their songs with them.
+-- Removes requests that ended longer ago than recommender.setting keeps them, the oldest first, and their songs with them.
 DELETE FROM recommender.request
-WHERE finished_at < statement_timestamp() - make_interval(secs => %(older_than_seconds)s);
+WHERE request_id = ANY(ARRAY(
+    SELECT request_id
+    FROM recommender.request
+    WHERE finished_at < statement_timestamp() - (SELECT retention FROM recommender.setting)
+    ORDER BY finished_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+));
 
 -- name: listen
 -- Hears of requests that come while nothing waits.

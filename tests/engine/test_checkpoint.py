@@ -2,13 +2,35 @@ import dataclasses
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from config import MASK
-from dataset import open_snapshot
-from engine.checkpoint import BEST, find_checkpoint, load_checkpoint, load_training_state, newest_run
+from dataset import file_digest, open_snapshot
+from engine.checkpoint import (
+    BEST,
+    FINISHED,
+    HISTORY,
+    append_history,
+    best_of,
+    epochs_of,
+    find_checkpoint,
+    go_back,
+    is_finished,
+    load_checkpoint,
+    load_training_state,
+    make_run,
+    mark_best,
+    mark_finished,
+    newest_run,
+    prune,
+    read_description,
+    read_history,
+    save_checkpoint,
+    write_json,
+)
 from engine.processes import process_group
 from errors import CheckpointError, ConfigError
 from tests.engine.small import small_config, small_snapshot
@@ -74,6 +96,25 @@ def test_a_foreign_folder_is_refused(tmp_path):
         load_checkpoint(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("described", ['{"format_version": 1}', "[]", '"epoch"'])
+def test_a_foreign_description_beside_weights_is_refused(tmp_path, described):
+    (tmp_path / "checkpoint.json").write_text(described)
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    for read in (load_checkpoint, load_training_state):
+        with pytest.raises(CheckpointError, match="is not a checkpoint of this project"):
+            read(tmp_path)
+
+
+def test_a_training_state_of_another_kind_is_refused(run):
+    folder = find_checkpoint(run)
+    (folder / "training_state.pt").write_bytes(b"no state")
+    described = json.loads((folder / "checkpoint.json").read_text())
+    described["training_state_digest"] = file_digest(folder / "training_state.pt")
+    (folder / "checkpoint.json").write_text(json.dumps(described))
+    with pytest.raises(CheckpointError, match="holds no training state"):
+        load_training_state(folder)
+
+
 def test_a_description_of_another_shape_is_refused(run):
     folder = find_checkpoint(run)
     described = json.loads((folder / "checkpoint.json").read_text())
@@ -122,6 +163,122 @@ def test_resuming_needs_the_same_snapshot_and_shape(trained, tmp_path):
         wider = dataclasses.replace(config, model=dataclasses.replace(config.model, d_ff=64))
         with pytest.raises(ConfigError, match="d_ff is 64, but the checkpoint to resume was trained with 32"):
             Trainer(wider, snapshot, process)
+        deeper = dataclasses.replace(config, memory=dataclasses.replace(config.memory, neighbours=5))
+        with pytest.raises(ConfigError, match="neighbours is 5, but the checkpoint to resume was trained with 4"):
+            Trainer(deeper, snapshot, process)
+        shorter = dataclasses.replace(config, memory=dataclasses.replace(config.memory, again_reach=0))
+        with pytest.raises(ConfigError, match="again_reach is 0, but the checkpoint to resume was trained with 31"):
+            Trainer(shorter, snapshot, process)
         missing = dataclasses.replace(config, training=dataclasses.replace(config.training, epoch_to_preload=17))
         with pytest.raises(CheckpointError, match="has no epoch 17: it keeps epoch-00"):
             Trainer(missing, snapshot, process)
+
+
+def pretend(run, metrics):
+    """Give a run these epochs with their validation metrics, marked by nothing; weights are beside the point."""
+    for epoch, metric in metrics.items():
+        folder = run / f"epoch-{epoch:03d}"
+        described = read_description(find_checkpoint(run)) | {"epoch": epoch, "metrics": {"ndcg10": metric}}
+        folder.mkdir(exist_ok=True)
+        (folder / "weights.safetensors").write_bytes(b"")
+        (folder / "checkpoint.json").write_text(json.dumps(described))
+    return run
+
+
+@pytest.fixture
+def pretended(run):
+    """A run of four epochs, the last one best, whose mark was never written."""
+    pretend(run, {1: 0.2, 2: 0.5, 3: 0.4, 4: 0.6})
+    (run / BEST).unlink()
+    (run / HISTORY).write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 2, 3, 4)) + '{"epoch": 5, "lo')
+    return run
+
+
+def test_a_run_that_was_taken_back_forgets_what_came_later(pretended):
+    mark_finished(pretended, epochs=4, seconds=1.5, reason="patience")
+    write_json(pretended / "evaluation.json", {})
+    (pretended / ".draft-x").mkdir()
+    assert go_back(pretended, 3).name == "epoch-002"
+    assert [folder.name for folder in epochs_of(pretended)] == ["epoch-001", "epoch-002", "epoch-003"]
+    assert read_history(pretended) == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
+    assert json.loads((pretended / BEST).read_text()) == {"checkpoint": "epoch-002"}
+    assert not is_finished(pretended)
+    assert {path.name for path in pretended.iterdir()} & {"evaluation.json", ".draft-x"} == set()
+
+
+def test_without_a_mark_the_best_is_what_the_checkpoints_say(pretended):
+    assert newest_run(pretended.parent) == pretended
+    assert find_checkpoint(pretended).name == "epoch-004"
+    assert best_of(pretended, up_to=1).name == "epoch-001"
+
+
+def test_a_finished_run_says_how_it_ended(pretended):
+    assert not is_finished(pretended.parent)
+    mark_finished(pretended, epochs=4, seconds=1.5, reason="minutes")
+    assert is_finished(pretended)
+    assert json.loads((pretended / FINISHED).read_text()) == {"epochs": 4, "seconds": 1.5, "reason": "minutes"}
+
+
+def test_pruning_keeps_the_best_the_newest_and_what_was_just_written(pretended):
+    pretend(pretended, {999: 0.1, 1000: 0.1})
+    mark_best(pretended, pretended / "epoch-002")
+    prune(pretended, 2, pretended / "epoch-003")
+    assert [folder.name for folder in epochs_of(pretended)] == ["epoch-002", "epoch-003", "epoch-999", "epoch-1000"]
+
+
+def save_again(run):
+    model = load_checkpoint(run).model
+    return save_checkpoint(
+        run, epoch=3, model=model, training_state={"new": 1}, metrics={}, encoders_digest="", snapshot_digest=""
+    )
+
+
+def test_a_checkpoint_takes_the_place_of_another_one(run):
+    assert load_training_state(save_again(run)) == {"new": 1}
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_checkpoint_stays_until_another_one_is_in_its_place(run, monkeypatch):
+    rename, before = Path.rename, load_training_state(run / "epoch-003").keys()
+
+    def fails_for_drafts(path, target):
+        if path.name.startswith(".draft-"):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails_for_drafts)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save_again(run)
+    assert load_training_state(run / "epoch-003").keys() == before
+
+
+def test_runs_of_one_second_do_not_collide(tmp_path):
+    assert [make_run(tmp_path / "models", "now-seed0").name for _ in range(3)] == ["now-seed0", "now-seed0-2", "now-seed0-3"]
+
+
+def test_a_model_folder_that_is_a_file_is_said(tmp_path):
+    (tmp_path / "models").write_text("")
+    with pytest.raises(CheckpointError, match=r"models could not be written .*: name another with --model-folder"):
+        make_run(tmp_path / "models", "run")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda run: append_history(run, {"epoch": 9}),
+        lambda run: mark_best(run, run / "epoch-003"),
+        lambda run: mark_finished(run, epochs=1, seconds=1.0, reason="epochs"),
+        lambda run: write_json(run / "evaluation.json", {}),
+    ],
+)
+def test_a_full_disk_is_one_line_for_every_small_file(run, monkeypatch, write):
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CheckpointError, match=r"could not be written .*No space left on device"):
+        write(run)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from config import Config, DatabaseConfig, ServiceConfig
-from errors import DatabaseUnreachable, UnknownPlaylist, UnknownRequest
+from errors import DatabaseUnreachable, KeyReused, UnknownPlaylist, UnknownRequest
 from jobs.desk import RequestDesk
 from storage.requests import State
 from tests.jobs.world import add_playlist, cut_connections, state_of, work_once
@@ -88,6 +88,15 @@ def test_a_database_that_is_away_is_told_of_and_met_again_when_it_is_back(databa
 
 def test_the_desk_survives_the_loss_of_its_connections(desk, database_url):
     add_playlist(database_url, "p", ["s00"])
-    first = desk.accept("p", {})
+    desk.accept("p", {})
     cut_connections(database_url)
-    assert desk.accept("p", {}) == first + 1
+    assert state_of(database_url, desk.accept("p", {"count": 3})).options == {"count": 3}
+
+
+def test_the_same_key_is_the_same_request(desk, database_url):
+    add_playlist(database_url, "p", ["s00"])
+    first = desk.accept("p", {}, idempotency_key="k")
+    work_once(database_url, small_recommender())
+    assert desk.accept("p", {}, idempotency_key="k") == first != desk.accept("p", {})
+    with pytest.raises(KeyReused):
+        desk.accept("p", {"count": 3}, idempotency_key="k")

@@ -1,9 +1,10 @@
 import threading
+from dataclasses import replace
 
 import pytest
 
 from config import MASK, ServiceConfig
-from errors import InvalidSequence
+from errors import InvalidSequence, UnknownRequest
 from jobs.worker import Worker, query_of
 from storage.connections import connect
 from storage.requests import State, claim
@@ -80,7 +81,7 @@ def test_each_answer_is_traced_to_its_registered_model(database_url):
 def test_a_request_that_cannot_be_answered_fails_at_once_and_disturbs_no_other(database_url, playlist, options, error):
     add_playlist(database_url, "good", ["s00", "s01"])
     add_playlist(database_url, "foreign", ["x", "y"])
-    first, bad, last = ask(database_url, "good"), ask(database_url, playlist, **options), ask(database_url, "good")
+    first, bad, last = ask(database_url, "good"), ask(database_url, playlist, **options), ask(database_url, "good", count=10)
     assert work_once(database_url, small_recommender()) == 3
     failed = state_of(database_url, bad)
     assert (failed.state, failed.attempts) == (State.FAILED, 1)
@@ -91,8 +92,9 @@ def test_a_request_that_cannot_be_answered_fails_at_once_and_disturbs_no_other(d
 
 def test_two_workers_answer_every_request_once(database_url):
     recommender = small_recommender()
-    add_playlist(database_url, "p", ["s00"])
-    requests = [ask(database_url, "p", count=3) for _ in range(100)]
+    for number in range(100):
+        add_playlist(database_url, f"p{number}", ["s00"])
+    requests = [ask(database_url, f"p{number}", count=3) for number in range(100)]
     with running(new_worker(database_url, recommender), new_worker(database_url, recommender)):
         wait_until(lambda: all(is_over(database_url, request_id) for request_id in requests))
     with connect(database_url) as connection:
@@ -220,3 +222,118 @@ def test_a_worker_makes_its_model_known_again_after_it_lost_the_database(databas
 def models_of(url):
     with connect(url) as connection:
         return [model_id for (model_id,) in connection.execute("SELECT model_id FROM recommender.model").fetchall()]
+
+
+@pytest.mark.parametrize(
+    "query", ["SELEC song_id", "SELECT 1 / 0 AS song_id WHERE %(sequence_id)s <> ''", "SELECT %s AS song_id"]
+)
+def test_a_query_file_that_cannot_be_run_fails_attempts_and_not_the_worker(database_url, tmp_path, query):
+    (tmp_path / "sequence_by_id.sql").write_text(query)
+    request_id = ask(database_url, "p")
+    with running(new_worker(database_url, small_recommender(), queries_folder=tmp_path, max_attempts=1)):
+        wait_until(lambda: is_over(database_url, request_id))
+        (tmp_path / "sequence_by_id.sql").write_text("SELECT 's00' AS song_id WHERE %(sequence_id)s <> ''")
+        after = ask(database_url, "p")
+        wait_until(lambda: is_over(database_url, after))
+    assert (state_of(database_url, request_id).state, state_of(database_url, after).state) == (State.FAILED, State.DONE)
+
+
+def test_an_answer_that_cannot_be_written_fails_alone(database_url):
+    add_playlist(database_url, "good", ["s00"])
+    add_playlist(database_url, "torn", ["s01"])
+
+    class Doubling(Meddling):
+        """Recommends one song twice to the playlist that holds s01."""
+
+        def answer(self, queries):
+            answers = self.recommender.answer(queries)
+            doubled = [query.sequence.ids == ("s01",) for query in queries]
+            return [
+                replace(answer, songs=answer.songs[:1] * 2) if is_doubled else answer
+                for answer, is_doubled in zip(answers, doubled, strict=True)
+            ]
+
+    good, torn = ask(database_url, "good"), ask(database_url, "torn")
+    assert work_once(database_url, Doubling(small_recommender(), None), max_attempts=1) == 2
+    assert (state_of(database_url, good).state, len(songs_of(database_url, good))) == (State.DONE, 10)
+    assert (state_of(database_url, torn).state, songs_of(database_url, torn)) == (State.FAILED, [])
+    assert "recommendation_request_id_song_id_key" in state_of(database_url, torn).error
+
+
+def test_a_batch_is_32_requests_and_read_in_one_query(database_url, connection):
+    for number in range(40):
+        add_playlist(database_url, f"p{number}", ["s00"])
+        ask(database_url, f"p{number}")
+    worker, stop = new_worker(database_url, small_recommender()), threading.Event()
+    statements = []
+    with connect(database_url) as working:
+        execute = working.execute
+        working.execute = lambda query, *arguments: (statements.append(str(query)), execute(query, *arguments))[1]
+        assert [worker.work(working, stop) for _ in range(3)] == [32, 8, 0]
+    assert len([text for text in statements if "LATERAL" in text]) == 2
+
+
+def test_a_worker_that_polls_answers_without_listening(database_url):
+    add_playlist(database_url, "p", ["s00"])
+    with running(new_worker(database_url, small_recommender(), wake="poll")):
+        wait_until(lambda: models_of(database_url))
+        request_id = ask(database_url, "p")
+        wait_until(lambda: is_over(database_url, request_id))
+        with connect(database_url) as connection:
+            told = connection.execute(
+                "SELECT count(*), count(*) FILTER (WHERE query ILIKE '%listen%') FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            ).fetchone()
+    assert told == (1, 0)
+
+
+def test_a_nudged_worker_looks_at_once(database_url, monkeypatch):
+    monkeypatch.setattr("jobs.worker.POLL_SECONDS", 3_600)
+    add_playlist(database_url, "p", ["s00"])
+    worker = new_worker(database_url, small_recommender(), wake="poll")
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=[stop])
+    thread.start()
+    wait_until(lambda: models_of(database_url))
+    request_id = ask(database_url, "p")
+    worker.nudge()
+    wait_until(lambda: is_over(database_url, request_id))
+    stop.set()
+    worker.nudge()
+    thread.join()
+
+
+def test_a_worker_that_lost_its_database_puts_back_what_it_held(database_url):
+    add_playlist(database_url, "p", ["s00"])
+    request_id = ask(database_url, "p")
+    is_lost = threading.Event()
+
+    def lose_once(queries):
+        if not is_lost.is_set():
+            cut_connections(database_url)
+            is_lost.set()
+
+    with running(new_worker(database_url, Meddling(small_recommender(), lose_once), lease_seconds=3_600)):
+        is_lost.wait()
+        wait_until(lambda: is_over(database_url, request_id))
+    assert (state_of(database_url, request_id).state, state_of(database_url, request_id).attempts) == (State.DONE, 2)
+
+
+def test_a_worker_says_whether_it_has_its_database(database_url):
+    worker = new_worker("postgresql://nobody@127.0.0.1:1/nothing", small_recommender())
+    assert not worker.is_connected
+    with running(worker):
+        worker._url = database_url
+        wait_until(lambda: worker.is_connected)
+
+
+def test_a_worker_removes_what_is_past_its_retention(database_url):
+    add_playlist(database_url, "p", ["s00"])
+    request_id = ask(database_url, "p")
+    work_once(database_url, small_recommender())
+    with connect(database_url) as connection:
+        connection.execute("UPDATE recommender.request SET finished_at = finished_at - INTERVAL '31 days'")
+    with running(new_worker(database_url, small_recommender())):
+        wait_until(lambda: songs_of(database_url, request_id) == [])
+    with pytest.raises(UnknownRequest):
+        state_of(database_url, request_id)

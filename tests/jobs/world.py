@@ -71,7 +71,7 @@ def running(*workers):
     for thread in threads:
         thread.start()
     try:
-        yield
+        yield threads
     finally:
         stop.set()
         for thread in threads:

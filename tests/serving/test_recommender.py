@@ -80,6 +80,34 @@ def test_a_uuid_may_be_sent_as_text():
 
 
 @pytest.mark.parametrize(
+    ("ids", "text", "song_id"),
+    [(SONGS, "7", "7"), (range(12), "7", 7), ([UUID(int=n) for n in range(12)], str(UUID(int=7)), UUID(int=7))],
+    ids=["text", "int", "uuid"],
+)
+def test_a_text_becomes_an_id_of_the_catalogues_type(ids, text, song_id):
+    assert small_recommender(ids=ids).id_from(text) == song_id
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (range(12), "song ids are whole numbers here (got 'abc'): send ids of the catalogue"),
+        ([UUID(int=n) for n in range(12)], "song ids are uuids here (got 'abc'): send ids of the catalogue"),
+    ],
+    ids=["int", "uuid"],
+)
+def test_a_text_that_is_no_id_of_the_catalogues_type_is_refused_in_one_line(ids, message):
+    with pytest.raises(InvalidSequence) as caught:
+        small_recommender(ids=ids).id_from("abc")
+    assert str(caught.value) == message
+
+
+def test_a_stored_id_of_an_earlier_catalogue_is_shown_as_it_is():
+    recommender = small_recommender(ids=range(12))
+    assert [recommender.plain_id_from(text) for text in ("7", "abc")] == [7, "abc"]
+
+
+@pytest.mark.parametrize(
     ("songs", "message"),
     [
         ([], r"the sequence is empty: send at least one song"),

@@ -46,7 +46,15 @@ def test_an_unreadable_url_is_not_repeated(url):
 
 def test_an_address_is_shown_without_its_password():
     assert address_of("postgresql://me:geheim@db:5433/music") == "me@db:5433/music"
-    assert address_of("postgresql://db/music?user=me&password=geheim") == "me@db/music"
+    assert address_of("postgresql://db/music?user=me&password=geheim&sslpassword=geheim") == "me@db/music"
+    assert address_of("host=db dbname=music password=geheim") == "db/music"
+    assert address_of("postgresql://db/music?passwort=geheim") == "an address that cannot be read"
+
+
+def test_no_server_is_told_without_the_password_of_the_query():
+    with pytest.raises(DatabaseUnreachable, match=r"no connection to 127\.0\.0\.1:1/music") as caught:
+        connect("postgresql://127.0.0.1:1/music?password=geheim&sslpassword=geheim")
+    assert "geheim" not in str(caught.value)
 
 
 def test_a_missing_table_and_a_missing_column_are_schema_errors(connection):
@@ -57,6 +65,11 @@ def test_a_missing_table_and_a_missing_column_are_schema_errors(connection):
         with pytest.raises(SchemaError, match=f"{said}.*apply the migrations"), expected_errors():
             connection.execute(query)
         connection.rollback()
+
+
+def test_sql_that_is_none_is_a_schema_error(connection):
+    with pytest.raises(SchemaError, match='syntax error at or near "SELEC": correct the query files'), expected_errors():
+        connection.execute("SELEC 1")
 
 
 def test_a_missing_right_is_a_schema_error(connection):

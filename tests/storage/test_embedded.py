@@ -160,6 +160,9 @@ def test_a_half_made_cluster_is_made_anew(cluster_folder, shared_folder):
 def test_a_configuration_without_url_gets_a_new_database_on_the_embedded_server(cluster_folder):
     with database_url(DatabaseConfig(local_folder=cluster_folder), "brand_new") as url, connect(url) as connection:
         assert connection.execute("SELECT current_database()").fetchone() == ("brand_new",)
+    config = DatabaseConfig(local_folder=cluster_folder, embedded_database="of_the_settings")
+    with database_url(config) as url, connect(url) as connection:
+        assert connection.execute("SELECT current_database()").fetchone() == ("of_the_settings",)
 
 
 def test_a_server_that_was_not_started_has_no_url(tmp_path):
@@ -211,6 +214,16 @@ def test_programs_out_of_reach_are_copied_once(shared_folders, monkeypatch, tmp_
     assert [places.find_place(shared_folders / "copied" / ".local").installation] == [
         copies[0] / places.PACKAGE / installation.name
     ]
+
+
+@needs_root
+def test_data_that_root_owns_is_refused_before_a_start(shared_folder):
+    data = shared_folder / "copied by root" / ".local" / "postgres" / "data"
+    data.mkdir(parents=True)
+    with pytest.raises(
+        DatabaseError, match=r"data belongs to root, as whom PostgreSQL does not run: .*chown -R \w+: .*DATABASE_URL"
+    ):
+        EmbeddedServer(data.parents[1]).start()
 
 
 @needs_root

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from errors import DatabaseError, RequestError, UnknownRequest
+from errors import DatabaseError, KeyReused, UnknownRequest
 from storage.connections import connect
 from storage.models import Model, register_model
 from storage.requests import (
@@ -184,9 +184,15 @@ def test_a_request_is_accepted_from_plain_sql(connection):
     assert request_state(connection, request_id).state is State.QUEUED
 
 
-def test_the_same_key_stands_for_the_same_request(connection):
+def test_the_same_key_stands_for_the_same_request_even_when_it_is_answered(connection):
     first = add_request(connection, "p", idempotency_key="k")
-    assert add_request(connection, "p", idempotency_key="k") == first != add_request(connection, "p")
+    finish(connection, claim(connection, "w")[0], [], model_id=None)
+    assert add_request(connection, "p", idempotency_key="k") == first != add_request(connection, "p", idempotency_key="l")
+
+
+def test_two_keys_may_stand_for_one_request(connection):
+    first = add_request(connection, "p", idempotency_key="k")
+    assert add_request(connection, "p", idempotency_key="l") == first == add_request(connection, "p", idempotency_key="k")
 
 
 def test_two_callers_with_one_key_at_once_get_one_request(connection, database_url):
@@ -206,10 +212,12 @@ def test_two_callers_with_one_key_at_once_get_one_request(connection, database_u
     assert others == [first]
 
 
-def test_a_key_of_another_playlist_is_refused(connection):
-    add_request(connection, "p", idempotency_key="k")
-    with pytest.raises(RequestError, match="idempotency key 'k' was used for playlist 'p' before: send a new key"):
-        add_request(connection, "q", idempotency_key="k")
+@pytest.mark.parametrize(("playlist_id", "options"), [("q", {"count": 3}), ("p", {"count": 4}), ("p", {})])
+def test_a_key_of_another_request_is_refused(connection, playlist_id, options):
+    add_request(connection, "p", {"count": 3}, idempotency_key="k")
+    told = r"""idempotency key 'k' was used for playlist 'p' with options {"count": 3} before: send a new key"""
+    with pytest.raises(KeyReused, match=told):
+        add_request(connection, playlist_id, options, idempotency_key="k")
 
 
 def test_workers_are_woken_only_when_nothing_was_waiting(connection, database_url):
@@ -251,23 +259,23 @@ def test_clearing_away_takes_finished_requests_and_their_songs_only(queue):
     claimed = claim(queue, "w")[0]
     finish(queue, claimed, [RankedSong(song_id="s", score=1)], model_id="m")
     queue.commit()
-    assert clear_finished(queue, older_than_seconds=3600) == 0
-    assert clear_finished(queue, older_than_seconds=-1) == 1
+    assert clear_finished(queue) == 0
+    queue.execute("UPDATE recommender.setting SET retention = '1 day'")
+    queue.execute("UPDATE recommender.request SET finished_at = finished_at - INTERVAL '1 day'")
+    assert clear_finished(queue) == 1
     assert recommendations_of(queue, claimed.request_id) == []
     assert queue_depth(queue).queued == 2
+
+
+def test_clearing_away_stops_at_its_limit_and_begins_with_the_oldest(queue):
+    for claimed in claim(queue, "w", limit=3):
+        finish(queue, claimed, [], model_id=None)
+    queue.execute("UPDATE recommender.request SET finished_at = finished_at - INTERVAL '40 days' * (1 + request_id)")
+    assert clear_finished(queue, limit=2) == 2
+    left = queue.execute("SELECT playlist_id FROM recommender.request").fetchall()
+    assert left == [("p0",)]
 
 
 def test_a_running_request_without_a_lease_is_impossible(queue):
     with pytest.raises(psycopg.errors.CheckViolation, match="request_lease_check"):
         queue.execute("UPDATE recommender.request SET state = 'running'")
-
-
-def test_claiming_reads_an_index_and_not_the_queue(connection):
-    connection.execute("INSERT INTO recommender.request (playlist_id) SELECT 'p' || n FROM generate_series(1, 5000) AS n")
-    connection.execute("ANALYZE recommender.request")
-    explained = connection.execute(
-        "EXPLAIN SELECT request_id FROM recommender.request "
-        "WHERE state IN ('queued', 'running') AND COALESCE(lease_until, not_before) <= statement_timestamp() "
-        "ORDER BY COALESCE(lease_until, not_before), request_id LIMIT 8"
-    ).fetchall()
-    assert "Index Scan using request_claimable_idx" in str(explained)

@@ -7,7 +7,15 @@ import pytest
 
 from config import DatabaseConfig
 from errors import DatabaseError, DatabaseUnreachable, SchemaError, UnknownPlaylist
-from storage.source import check_contract, high_water_mark, sequence_by_id, songs_by_id, stream_sequences, stream_songs
+from storage.source import (
+    check_contract,
+    high_water_mark,
+    sequence_by_id,
+    sequences_by_ids,
+    songs_by_id,
+    stream_sequences,
+    stream_songs,
+)
 
 MUSIC = DatabaseConfig().queries_folder
 
@@ -237,6 +245,10 @@ def test_the_high_water_mark_counts_and_dates(music):
         "UPDATE music.playlist_song SET song_id = 's1' WHERE playlist_id = 'p1' AND position = 0",
         "UPDATE music.playlist_song SET position = 9 WHERE playlist_id = 'p1' AND position = 0",
         "DELETE FROM music.listen WHERE user_id = 'v'",
+        "UPDATE music.playlist SET group_id = 'h' WHERE playlist_id = 'p1'",
+        "UPDATE music.playlist SET group_id = NULL WHERE playlist_id = 'p1'",
+        "UPDATE music.playlist SET created_at = created_at - INTERVAL '1 day' WHERE playlist_id = 'p1'",
+        "UPDATE music.listen SET listened_at = listened_at + INTERVAL '1 second' WHERE user_id = 'v'",
     ],
 )
 def test_the_high_water_mark_moves_with_every_change(music, change):
@@ -256,3 +268,50 @@ def test_the_high_water_mark_of_tables_without_time_has_no_latest(own, own_queri
     rewrite(own_queries, "sequences", ", added AT TIME ZONE 'UTC' AS listened_at", "")
     mark = high_water_mark(own, own_queries)
     assert (mark["songs"], mark["rows"], mark["latest"]) == (2, 2, None)
+
+
+# --- several sequences at once -----------------------------------------------------------------------------------------------
+
+
+def plain(found) -> list:
+    """Songs as they are, errors as their texts."""
+    return [str(one) if isinstance(one, UnknownPlaylist) else one for one in found]
+
+
+def test_several_sequences_are_read_in_the_order_of_their_ids_and_places(music):
+    found = sequences_by_ids(music, MUSIC, ["p2", "p1", "p9", "listen:u:1:0", "p1"])
+    missing = "no playlist 'p9' in the database, or it is empty"
+    assert plain(found) == [["s3"], ["s2", "s1", "s2"], missing, ["s1", "s2"], ["s2", "s1", "s2"]]
+    assert sequences_by_ids(music, MUSIC, []) == []
+
+
+def test_several_sequences_keep_the_types_of_their_ids(own, own_queries):
+    assert plain(sequences_by_ids(own, own_queries, [PLAYLIST, str(PLAYLIST)])) == [[2, 1], [2, 1]]
+
+
+@pytest.mark.parametrize("written", ["%(sequence_id)s", "%(sequence_id)s::uuid", "CAST(%(sequence_id)s::text AS uuid)"])
+def test_several_sequences_are_read_however_the_query_writes_its_parameter(own, own_queries, written):
+    rewrite(own_queries, "sequence_by_id", "%(sequence_id)s", f"{written} AND 'a%%' LIKE 'a%%'")
+    assert sequences_by_ids(own, own_queries, [str(PLAYLIST)]) == [[2, 1]]
+
+
+def test_an_id_of_another_type_spoils_no_other_one(own, own_queries):
+    found = plain(sequences_by_ids(own, own_queries, ["abc", str(PLAYLIST)]))
+    assert found == ["no playlist 'abc': invalid input syntax for type uuid: \"abc\"", [2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("SELECT", "SELEC", 'syntax error at or near "SELEC": correct the query files'),
+        ("playlist_track WHERE", "nowhere WHERE", 'relation "nowhere" does not exist'),
+        ("track_id AS song_id", "track_id", "no column song_id"),
+        ("%(sequence_id)s", "%(playlist)s", "playlist"),
+        ("%(sequence_id)s", "%s", r"write %\(sequence_id\)s"),
+    ],
+)
+def test_a_query_that_fails_for_every_id_is_a_schema_error(own, own_queries, old, new, told):
+    rewrite(own_queries, "sequence_by_id", old, new)
+    with pytest.raises(SchemaError, match=told):
+        sequences_by_ids(own, own_queries, [str(PLAYLIST)])
+    assert own.execute("SELECT 1").fetchone() == (1,)  # the caller's transaction goes on

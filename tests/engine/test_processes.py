@@ -1,0 +1,154 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+import torch
+
+from config import PROJECT_ROOT, TrainingConfig
+from dataset import Batch
+from engine.checkpoint import read_history
+from engine.processes import Process, choose_bf16, choose_device, own_part, process_group
+from errors import BERT4MusicRecError, ConfigError
+from model import OwnList
+from tests.engine.small import small_snapshot
+
+EXACT = {"unknown_song_probability": 0.0, "last_item_probability": 0.5, "lr": 0.003}  # without dropout, nothing differs by rank
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("group")
+    small_snapshot(folder, n_lists=101)  # 81 to train on: five batches of 16, and one of a single row
+    return folder
+
+
+def start_group(n, world, out, **told):
+    """Start n processes of tests/engine/member.py and wait for them: exit code and standard error of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(n)}
+    out.mkdir()
+    command = [sys.executable, "-m", "tests.engine.member", str(world), str(out), json.dumps(told)]
+    environ = {**os.environ, **address, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(command, cwd=PROJECT_ROOT, env={**environ, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(n)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [process.returncode for process in started], said
+
+
+def seen_by(out, rank):
+    return json.loads((out / f"seen-{rank}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def two(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("two") / "out"
+    codes, said = start_group(2, world, out, training={**EXACT, "num_epochs": 2, "batch_size": 8})
+    assert codes == [0, 0], said
+    return out
+
+
+def test_two_processes_end_with_the_same_weights(two):
+    weights = [torch.load(two / f"weights-{rank}.pt") for rank in range(2)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert seen_by(two, 0)["broadcasts"] is False
+
+
+def test_two_processes_learn_what_one_with_double_batches_learns(two, world, tmp_path):
+    alone = tmp_path / "alone"
+    assert start_group(1, world, alone, training={**EXACT, "num_epochs": 2, "batch_size": 16})[0] == [0]
+    expected = [step["loss"] for step in seen_by(alone, 0)["steps"]]
+    pairs = list(zip(seen_by(two, 0)["steps"], seen_by(two, 1)["steps"], strict=True))
+    losses = [sum(s["loss"] * s["places"] for s in pair) / sum(s["places"] for s in pair) for pair in pairs]
+    assert len(losses) == 12
+    assert losses == pytest.approx(expected, abs=1e-4)
+    assert any(first["places"] != second["places"] for first, second in pairs)
+    history = [[line["loss"] for line in read_history(next(out.glob("models/*")))] for out in (two, alone)]
+    assert history[0] == pytest.approx(history[1], abs=1e-4)
+
+
+def test_the_clock_of_the_main_process_counts_for_all(world, tmp_path):
+    out = tmp_path / "out"
+    training = {"num_epochs": 500, "batch_size": 8, "minutes": 1.0, "warmup_steps": 0}
+    codes, said = start_group(2, world, out, training=training, seconds_per_look=6)
+    assert codes == [0, 0], said
+    steps = [seen_by(out, rank)["steps"] for rank in range(2)]
+    assert [step["rate"] for step in steps[0]] == [step["rate"] for step in steps[1]]
+    assert 0 < len(steps[0]) < 100
+    assert json.loads(next(out.glob("models/*/finished.json")).read_text())["reason"] == "minutes"
+
+
+def test_a_killed_process_ends_the_others_with_a_clear_line(world, tmp_path):
+    codes, said = start_group(2, world, tmp_path / "out", training={"num_epochs": 500, "batch_size": 8}, dies_at=3)
+    assert codes == [2, -9]
+    (line,) = [line for line in said[0].splitlines() if line.startswith("error:")]
+    assert "process 0 of 2 lost another one" in line
+    assert "go on with --epoch-to-preload -1" in line
+
+
+def batch_of(rows, hidden):
+    """A batch of these rows, its places hidden where `hidden` lists (row, column)."""
+    songs = torch.tensor(rows)
+    places = torch.tensor([row * songs.shape[1] + column for row, column in hidden])
+    own = OwnList(songs=songs * 10, pairs=songs * 100)
+    return Batch(songs=songs, places=places, targets=songs.flatten()[places], own=own)
+
+
+def test_a_part_holds_every_other_row_with_its_own_places():
+    batch = batch_of([[3, 4], [5, 6], [7, 8]], hidden=[(0, 1), (1, 0), (1, 1), (2, 0)])
+    part, weight, n_places = own_part(batch, rank=0, world_size=2)
+    assert part.songs.tolist() == [[3, 4], [7, 8]]
+    assert (part.places.tolist(), part.targets.tolist()) == ([1, 2], [4, 7])
+    assert [column.tolist() for column in part.own] == [[[30, 40], [70, 80]], [[300, 400], [700, 800]]]
+    assert (weight, n_places) == (1.0, 4)  # two of four places, two processes
+    assert own_part(batch, rank=1, world_size=2).batch.places.tolist() == [0, 1]
+
+
+def test_the_weights_of_parts_follow_their_places():
+    batch = batch_of([[3, 4], [5, 6]], hidden=[(0, 1), (1, 0), (1, 1)])
+    assert [own_part(batch, rank, 2).weight for rank in range(2)] == pytest.approx([2 / 3, 4 / 3])
+
+
+def test_a_batch_of_fewer_rows_than_processes_is_taken_whole():
+    batch = batch_of([[3, 4], [5, 6]], hidden=[(0, 1), (1, 0)])
+    assert [own_part(batch, rank, 3) for rank in range(3)] == [(batch, 1.0, 2)] * 3
+
+
+def test_only_what_comes_from_the_group_is_taken_for_a_lost_process():
+    process = Process(rank=0, world_size=2, device=torch.device("cpu"), use_bf16=False)
+    with pytest.raises(RuntimeError, match="out of memory"), process.peers():
+        raise RuntimeError("out of memory")
+    with pytest.raises(BERT4MusicRecError, match="lost another one"), process.peers():
+        raise RuntimeError("[/gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1234")
+
+
+def test_the_group_waits_for_minutes_while_the_main_process_preprocesses(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("engine.processes.distributed.init_process_group", lambda backend, **named: asked.update(named))
+    monkeypatch.setattr("engine.processes.distributed.destroy_process_group", lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with process_group(TrainingConfig(device="cpu")) as process:
+        assert process.world_size == 2
+    assert asked["timeout"] == timedelta(minutes=60)
+
+
+def test_cuda_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch sees no CUDA device"):
+        choose_device("cuda", 0)
+    assert choose_device("auto", 0) == torch.device("cpu")
+
+
+def test_bf16_is_used_as_asked_and_never_by_itself_on_a_cpu():
+    cpu = torch.device("cpu")
+    assert [choose_bf16(wanted, cpu) for wanted in ("auto", "fp32", "bf16")] == [False, False, True]
