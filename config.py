@@ -408,6 +408,7 @@ def add_arguments(parser: argparse.ArgumentParser, *sections: str) -> None:
         parser.add_argument("--config", type=Path, metavar="FILE", help=where)
         what = f"use the demo's database on the embedded server, and its folders in {_shorten(DEMO_FOLDER)}"
         parser.add_argument("--demo", action="store_true", help=what)
+        parser.error = functools.partial(_refuse_arguments, parser)  # type: ignore[method-assign]
     for section in sections:
         group = parser.add_argument_group(section)
         meanings = describe(SECTIONS[section])
@@ -421,6 +422,15 @@ def add_arguments(parser: argparse.ArgumentParser, *sections: str) -> None:
                 metavar=setting.name.upper(),
                 help=(meanings[setting.name] + shown).replace("%", "%%"),
             )
+
+
+def _refuse_arguments(parser: argparse.ArgumentParser, message: str) -> typing.NoReturn:
+    """One line instead of argparse's page of usage, with the nearest option where one is unknown."""
+    unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+    if unknown != message.split()[0] and unknown.startswith("-"):
+        options = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+        raise ConfigError(f"unknown option {unknown}: {_nearest(unknown.split('=')[0], options)}")
+    raise ConfigError(f"{message}; {parser.prog} --help tells the options")
 
 
 def config_from_arguments(arguments: argparse.Namespace) -> Config:

@@ -256,6 +256,9 @@ def create_app(
     return app
 
 
+EXAMPLE_BODY = '{"songs": ["id of a song", "id of the next"]}'
+
+
 # --- routes ------------------------------------------------------------------------------------------------------------------
 
 
@@ -396,11 +399,39 @@ def _database_error(exc: DatabaseError) -> Response:
 
 def _http_error(exc: HTTPException) -> Response:
     """Whatever Flask itself refuses: unknown address, wrong method, too large, no JSON, and our own mistakes (500)."""
-    detail = exc.description or ""
-    if exc.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        detail = f"the body is over max_body_bytes ({current_app.config['MAX_CONTENT_LENGTH']}): send the newest songs only"
+    detail = _explanation(exc)
     headers = [(name, value) for name, value in exc.get_headers() if name not in ("Content-Type", "Content-Length")]
     return problem(exc.code or HTTPStatus.INTERNAL_SERVER_ERROR, detail, headers)
+
+
+def _explanation(exc: HTTPException) -> str:
+    """What was wrong and the way out, in one line."""
+    match exc.code:
+        case HTTPStatus.BAD_REQUEST:
+            return f"the body is not JSON ({_json_fault()}): send one object, as in {EXAMPLE_BODY}"
+        case HTTPStatus.NOT_FOUND:
+            return f"there is nothing at {request.path}: try POST /recommend, GET /requests/NUMBER, or /openapi for all paths"
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            methods = ", ".join(getattr(exc, "valid_methods", None) or ["another method"])
+            return f"{request.path} does not take {request.method}: use {methods}"
+        case HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+            sent = request.content_type or "not set"
+            return f"the Content-Type is {sent}: send application/json (curl: -H 'Content-Type: application/json')"
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return f"the body is over max_body_bytes ({current_app.config['MAX_CONTENT_LENGTH']}): send the newest songs only"
+        case _:
+            return exc.description or ""
+
+
+def _json_fault() -> str:
+    """Where the body stops being JSON, in a few words."""
+    try:
+        json.loads(request.get_data(cache=True))
+    except (ValueError, RecursionError) as exc:
+        return str(exc)
+    except HTTPException:  # the body could not be read to its end
+        return "it ends too early"
+    return "it cannot be read"
 
 
 def _invalid_body(exc: ValidationError) -> Response:

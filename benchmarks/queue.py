@@ -104,7 +104,6 @@ def kills(plan: Plan) -> dict[str, Any]:
     return {
         "requests": workers.requests + postmaster.requests,
         "kills": workers.kills + postmaster.kills,
-        "postmaster_kills": postmaster.kills,
         "lost": sum(verdict.lost for verdict in both),
         "doubled": sum(verdict.doubled for verdict in both),
         "torn": sum(verdict.torn for verdict in both),

@@ -82,7 +82,7 @@ def expected_errors() -> Iterator[None]:
     try:
         yield
     except (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName) as exc:
-        raise SchemaError(f"{_first_line(exc)}: apply the migrations to this database, or correct the query files") from exc
+        raise SchemaError(f"{_first_line(exc)}: run python cli.py migrate on this database, or correct the query files") from exc
     except errors.InsufficientPrivilege as exc:
         raise SchemaError(f"{_first_line(exc)}: the owner grants it to this role, as storage/setup.sql does") from exc
     except psycopg.ProgrammingError as exc:

@@ -161,3 +161,16 @@ def test_without_the_flag_nothing_is_the_demos(monkeypatch, tmp_path):
 
 def test_the_defaults_hold_together():
     assert load_config(environ={}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--lrr", "0.1"], "unknown option --lrr: did you mean '--lr'?"),
+        (["--lr"], "argument --lr: expected one argument; "),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_the_way_out(argv, message):
+    with pytest.raises(ConfigError) as caught:
+        arguments_of(*argv)
+    assert str(caught.value).startswith(message)

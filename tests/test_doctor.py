@@ -115,7 +115,7 @@ def test_the_exit_code_says_whether_it_will_work(url, tmp_path, monkeypatch, cap
             "queries",
             Level.PROBLEM,
             "songs.sql fails: column song.artist does not exist: "
-            "apply the migrations to this database, or correct the query files",
+            "run python cli.py migrate on this database, or correct the query files",
         ),
     ],
 )

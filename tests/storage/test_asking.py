@@ -132,6 +132,7 @@ def test_two_connections_that_ask_at_once_make_one_request(database_url, connect
 
 
 def test_asking_does_not_wait_for_a_transaction_that_asked_for_the_same(connection, another_connection):
+    another_connection.execute("SET lock_timeout = 0; SET statement_timeout = '5s'")
     first = add_request(connection, "p")
     second = add_request(another_connection, "p")  # would wait for the end of the other transaction
     assert second != first
@@ -248,7 +249,7 @@ def test_waiting_ends_with_the_state_when_the_time_is_over(connection):
     assert value(connection, "SELECT recommender.wait(%s, '20 ms')", [request_id]) == "queued"
     claimed = claim(connection, "w")[0]
     fail(connection, claimed, "no luck", is_final=True)
-    assert value(connection, "SELECT recommender.wait(%s, '1 h')", [request_id]) == "failed"
+    assert value(connection, "SELECT recommender.wait(%s, '9 s')", [request_id]) == "failed"
 
 
 @pytest.mark.parametrize("earlier", [True, False])
@@ -258,18 +259,18 @@ def test_waiting_in_the_transaction_that_asked_is_refused(connection, earlier):
         connection.commit()
         assert add_request(connection, "p") == request_id
     with pytest.raises(psycopg.errors.InvalidTransactionState, match=f"request {request_id} was made in this transaction"):
-        connection.execute("SELECT recommender.wait(%s, '1 h')", [request_id])
+        connection.execute("SELECT recommender.wait(%s, '9 s')", [request_id])
 
 
 def test_waiting_where_nothing_can_be_seen_to_change_is_refused(connection):
     connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     with pytest.raises(psycopg.errors.InvalidTransactionState, match="nothing change in a repeatable read transaction"):
-        connection.execute("SELECT recommender.wait(1, '1 h')")
+        connection.execute("SELECT recommender.wait(1, '9 s')")
 
 
 def test_waiting_for_what_was_never_accepted_is_an_error(connection):
     with pytest.raises(psycopg.errors.NoDataFound, match="no request 77"):
-        connection.execute("SELECT recommender.wait(77, '1 h')")
+        connection.execute("SELECT recommender.wait(77, '9 s')")
 
 
 # --- latest and status -------------------------------------------------------------------------------------------------------

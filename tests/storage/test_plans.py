@@ -99,6 +99,21 @@ def test_the_latest_songs_of_a_playlist_are_found_through_an_index(large, song_t
     assert "Seq Scan" not in told
 
 
+def test_a_session_that_began_with_an_empty_queue_does_not_read_the_full_one_from_end_to_end(database_url):
+    with connect(database_url) as session, connect(database_url) as another:
+        for number in range(10):  # enough for PostgreSQL to settle on a plan for each statement of the function
+            add_request(session, f"before {number}")
+        session.commit()
+        another.execute("INSERT INTO recommender.request (playlist_id) SELECT 'p' || n FROM generate_series(1, 20000) AS n")
+        another.commit()
+        before = scans(another)
+        for number in range(10):
+            add_request(session, f"after {number}")
+        session.execute("SELECT pg_stat_force_next_flush()")
+        session.commit()
+        assert scans(another) == before
+
+
 def test_no_step_on_a_requests_way_reads_a_large_table_from_end_to_end(large_url):
     with connect(large_url) as connection:
         before = scans(connection)
