@@ -35,6 +35,7 @@ from errors import CheckpointError
 from model import AGAIN, BERT4Rec, Catalogue, Memory, Relation
 
 FORMAT_VERSION = 1
+FULL_BELOW_MB = 100  # a failed write with less than this free is put down to the disk
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
 DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
 HISTORY, FINISHED, EVALUATION = "history.jsonl", "finished.json", "evaluation.json"
@@ -207,7 +208,15 @@ def writing(target: Path, way_out: str = "the last good checkpoint stays") -> It
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as exc:
-        raise CheckpointError(f"{target} could not be written ({exc}): {way_out}") from exc
+        raise CheckpointError(f"{target} could not be written ({_cause(target, exc)}): {way_out}") from exc
+
+
+def _cause(target: Path, exc: Exception) -> str:
+    """Why a write failed; torch tells a full disk by where its archive broke off, which helps nobody."""
+    free_mb = shutil.disk_usage(next(parent for parent in target.parents if parent.exists())).free / 1e6
+    if isinstance(exc, OSError) or free_mb > FULL_BELOW_MB:
+        return str(exc)
+    return f"the disk is full: {free_mb:.0f} MB are free"
 
 
 def _replace_text(path: Path, text: str) -> None:

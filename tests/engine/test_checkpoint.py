@@ -30,6 +30,7 @@ from engine.checkpoint import (
     read_history,
     save_checkpoint,
     write_json,
+    writing,
 )
 from engine.processes import process_group
 from errors import CheckpointError, ConfigError
@@ -282,3 +283,10 @@ def test_a_full_disk_is_one_line_for_every_small_file(run, monkeypatch, write):
         write(run)
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def test_what_torch_says_of_a_full_disk_is_put_into_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("engine.checkpoint.shutil.disk_usage", lambda path: type("Usage", (), {"free": 2_000_000}))
+    with pytest.raises(CheckpointError, match=r"the disk is full: 2 MB are free\): the last good checkpoint stays"):
+        with writing(tmp_path / "epoch-003"):
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 3579776 vs 3579668")
