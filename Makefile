@@ -7,7 +7,7 @@ DATA ?= ../shared/data
 # Two OpenMP threads that wait for each other by spinning run every trainer about ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint format install install-dev clean bench-main bench-results
+.PHONY: demo test lint format install install-dev clean bench-main bench-results bench-queue
 
 demo: $(VENV)/.requirements
 	$(BIN)/python cli.py demo
@@ -35,6 +35,10 @@ bench-main: $(VENV)/.requirements
 # The table of docs/results.md.
 bench-results: $(VENV)/.requirements
 	$(BIN)/python -m benchmarks.results $(DATA)
+
+# Kills, throughput and latency of the request queue, on a PostgreSQL of its own.
+bench-queue: $(VENV)/.requirements
+	$(BIN)/python -m benchmarks.queue
 
 $(VENV)/.requirements: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -44,6 +44,7 @@ from importers import IMPORTERS
 from jobs import process
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import IdEncoder, load_encoders
+from serving.choice import serving_config
 from serving.reasons import Reason, ReasonKind, SongId
 from serving.recommender import Answer, Query, RecommendedSong, Recommender
 from storage.catalogue import SongCard, song_cards
@@ -118,7 +119,8 @@ def recommend_command(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="cli.py recommend", description="Continue a sequence of songs.")
     parser.add_argument("songs", nargs="*", help="song ids, oldest first")
     parser.add_argument("--file", type=Path, help="a CSV file with a column song_id, oldest first")
-    config, arguments = _parsed(parser, argv, "service", "training", "database")
+    _, arguments = _parsed(parser, argv, "service", "training", "database")
+    config = serving_config(arguments)
     recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
     texts = read_sequence(arguments.file) if arguments.file else arguments.songs
     songs = [recommender.id_from(text) for text in texts]

@@ -38,11 +38,12 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from werkzeug.exceptions import HTTPException
 
-from config import Config, ServiceConfig, add_arguments, config_from_arguments
+from config import Config, ServiceConfig, add_arguments
 from errors import ConfigError, DatabaseError, InvalidSequence, QueueFull, RequestError, ServiceUnavailable, exit_code_of
 from jobs.desk import Handled, RequestDesk
 from jobs.process import log_to_stderr
 from jobs.worker import Worker
+from serving.choice import serving_config
 from serving.live import LiveRecommender
 from serving.reasons import plain_id
 from serving.recommender import Query, Recommender, checked_count
@@ -295,7 +296,8 @@ def recommend(header: RecommendHeaders, body: RecommendBody) -> tuple[Response, 
         return jsonify(service.live.recommend(query).as_json()), HTTPStatus.OK
     assert body.playlist_id is not None
     desk = service.open_desk()
-    options = {"count": count, "exclude": body.exclude, "explain": body.explain}
+    # What was not asked for stays out, so that a plain question joins a plain one from SQL.
+    options = {name: value for name, value in body.model_dump(include={"count", "exclude", "explain"}).items() if value}
     request_id = desk.accept(str(body.playlist_id), options, idempotency_key=header.idempotency_key)
     if service.worker is not None:
         service.worker.nudge()
@@ -496,8 +498,8 @@ def _log_outcome(response: Response) -> Response:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C; raises the family of errors.py for what keeps it from starting."""
-    config = config_from_arguments(_parser().parse_args(argv))
     log_to_stderr()
+    config = serving_config(_parser().parse_args(argv))
     stopping = threading.Event()
     with _stopped_by_signals(stopping):
         torch.set_num_threads(config.service.torch_threads)

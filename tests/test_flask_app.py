@@ -239,8 +239,8 @@ def test_song_ids_of_a_stored_answer_have_the_catalogues_type(new_client, databa
     query = "SELECT song_id::bigint AS song_id FROM music.playlist_song WHERE playlist_id = %(sequence_id)s ORDER BY position"
     (tmp_path / "sequence_by_id.sql").write_text(query)
     add_playlist(database_url, "p", ["100"])
-    recommender = small_recommender(ids=list(range(100, 112)))
     config = Config(database=DatabaseConfig(queries_folder=tmp_path), service=ServiceConfig(count=20, wait_seconds=30))
+    recommender = small_recommender(ids=list(range(100, 112)), config=config.service)
     with running(new_worker(database_url, recommender, queries_folder=tmp_path)):
         client = new_client(config, recommender=recommender, database_url=database_url)
         songs = client.post("/recommend", json={"playlist_id": "p", "wait": True}).json["songs"]
@@ -283,6 +283,13 @@ def test_a_full_queue_says_when_to_come_back(new_client, database_url, connectio
     told = "the queue is full: 1 requests are waiting, which is max_queued: ask again later"
     assert problem_of(response) == (429, told)
     assert response.headers["Retry-After"] == "10"
+
+
+def test_a_plain_question_over_http_joins_a_plain_one_from_sql(new_client, database_url, connection):
+    add_playlist(database_url, "7", ["s00"])
+    [(asked,)] = connection.execute("SELECT recommender.request(7)").fetchall()
+    connection.commit()
+    assert new_client(database_url=database_url).post("/recommend", json={"playlist_id": 7}).json["request_id"] == asked
 
 
 def test_an_unknown_playlist_is_not_found_and_leaves_no_request(new_client, database_url, connection):

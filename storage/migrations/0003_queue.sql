@@ -79,8 +79,6 @@ SET search_path = pg_catalog, pg_temp
 -- Joining waits for a transaction that asked for the same and is not over.  Well below deadlock_timeout (1 s), so that it is never
 -- somebody else's statement that PostgreSQL ends in order to resolve a deadlock.
 SET lock_timeout = '50ms'
--- Sessions keep the plans that they made while the table was small; reading it from end to end is right in none of them.
-SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE

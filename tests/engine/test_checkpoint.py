@@ -287,6 +287,6 @@ def test_a_full_disk_is_one_line_for_every_small_file(run, monkeypatch, write):
 
 def test_what_torch_says_of_a_full_disk_is_put_into_words(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.checkpoint.shutil.disk_usage", lambda path: type("Usage", (), {"free": 2_000_000}))
-    with pytest.raises(CheckpointError, match=r"the disk is full: 2 MB are free\): the last good checkpoint stays"):
-        with writing(tmp_path / "epoch-003"):
-            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 3579776 vs 3579668")
+    words = r"the disk is full: 2 MB are free\): the last good checkpoint stays"
+    with pytest.raises(CheckpointError, match=words), writing(tmp_path / "epoch-003"):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 3579776 vs 3579668")

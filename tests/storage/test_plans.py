@@ -116,6 +116,7 @@ def test_a_session_that_began_with_an_empty_queue_does_not_read_the_full_one_fro
 
 def test_no_step_on_a_requests_way_reads_a_large_table_from_end_to_end(large_url):
     with connect(large_url) as connection:
+        connection.execute("UPDATE recommender.setting SET max_queued = 60000")  # must be counted: numbers go up to 100,000
         before = scans(connection)
         request_id = add_request(connection, "p7", {"count": 3}, idempotency_key="k", priority=9)
         connection.execute("SELECT recommender.request_many(ARRAY['p1', 'p2', 'new'])")
