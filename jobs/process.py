@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from config import add_arguments, config_from_arguments
+from config import add_arguments
 from jobs.worker import Worker
+from serving.choice import serving_config
 from serving.recommender import Recommender
 from storage.connections import connect, database_url
 from storage.migrate import migrate
@@ -24,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Work on the request table until a signal comes; raises the family of errors.py for what keeps it from starting."""
     parser = argparse.ArgumentParser(prog="cli.py worker", description="Answer the request table.")
     add_arguments(parser, "service", "training", "database")
-    config = config_from_arguments(parser.parse_args(argv))
     log_to_stderr()
+    config = serving_config(parser.parse_args(argv))
     torch.set_num_threads(config.service.torch_threads)
     recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
     with stopped_by_signals() as stop, database_url(config.database) as url:
