@@ -44,8 +44,8 @@ PLANS: Mapping[str, Plan] = {
         title="Listening histories",
         source="Xiami listening histories from HduDBSI/GASM: ids, artists and albums, no audio features",
         minutes=25,
-        note="Chunks of one user stand on both sides. The service never returns a song of the sequence, so what repeats is found here "
-        "and not in an answer.",
+        note="Chunks of one user stand on both sides. The service never returns a song of the sequence, so what repeats is found "
+        "here and not in an answer.",
     ),
     "ml-100k": Plan(
         title="MovieLens-100K",
