@@ -10,7 +10,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not folder.is_dir():
             raise DataError(f"no data set {name} in {arguments.data}")
         chain = run_chain(folder, minutes=plan.minutes, preprocessing=plan.preprocessing, training=plan.training)
-        store("results", {"data": name, "steps": {step: asdict(cost) for step, cost in chain.steps.items()},
-                          "counts": dict(chain.counts), "results": dict(chain.results)})  # fmt: skip
+        steps = {step: {"seconds": cost.seconds, "peak_mb": cost.peak_mb} for step, cost in chain.steps.items()}
+        store("results", {"data": name, "steps": steps, "counts": dict(chain.counts), "results": dict(chain.results)})
         write_section(name, section(plan, chain))
         print(section(plan, chain))
     return 0
