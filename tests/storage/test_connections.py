@@ -62,7 +62,7 @@ def test_a_missing_table_and_a_missing_column_are_schema_errors(connection):
         ("SELECT FROM nowhere", 'relation "nowhere" does not exist'),
         ("SELECT nix FROM music.song", "column .*nix"),
     ):
-        with pytest.raises(SchemaError, match=f"{said}.*apply the migrations"), expected_errors():
+        with pytest.raises(SchemaError, match=f"{said}.*run python cli.py migrate"), expected_errors():
             connection.execute(query)
         connection.rollback()
 
