@@ -186,6 +186,7 @@ def finish_many(connection: Connection, answers: Sequence[Finished]) -> set[int]
         "scores": [float(song.score) for _, _, song in ranked],
         "reasons": [json.dumps(list(song.reasons)) for _, _, song in ranked],
     }
+    connection.execute(_SQL["prefer_indexes"])
     try:
         return {request_id for (request_id,) in connection.execute(_SQL["finish"], parameters).fetchall()}
     except errors.ForeignKeyViolation as exc:
@@ -257,6 +258,7 @@ def clear_finished(connection: Connection, limit: int = 1_000) -> int:
 
     Returns how many; `limit` of them says that there may be more.
     """
+    connection.execute(_SQL["prefer_indexes"])
     return connection.execute(_SQL["clear_finished"], {"limit": limit}).rowcount
 
 

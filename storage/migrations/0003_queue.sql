@@ -70,8 +70,46 @@ DROP INDEX recommender.recommendation_playlist_id_idx;
 
 -- --- asking ------------------------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION recommender.accept(playlist_ids text[], options jsonb, priority integer)
-RETURNS TABLE (playlist_id text, request_id bigint)
+-- What asking has to know of the queue: the rules, whether nothing waits that a worker may take, the longest-waiting number.
+CREATE VIEW recommender.head AS
+SELECT
+    setting.max_queued,
+    setting.notify,
+    (
+        SELECT request_id
+        FROM recommender.request
+        WHERE state = 'queued' AND not_before <= statement_timestamp()
+        ORDER BY priority DESC, not_before, request_id
+        LIMIT 1
+    ) IS NULL AS is_idle,
+    (SELECT request_id FROM recommender.request WHERE state = 'queued' ORDER BY request_id LIMIT 1) AS oldest
+FROM recommender.setting;
+
+CREATE FUNCTION recommender.may_be_joined(options jsonb)
+RETURNS boolean
+LANGUAGE sql
+IMMUTABLE
+-- An index holds rows of about 2,700 bytes; longer options (thousands of excluded songs) stand alone.
+AS $$ SELECT octet_length(options::text) <= 500 $$;
+
+CREATE FUNCTION recommender.require_room(most bigint)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (SELECT count(*) FROM (SELECT FROM recommender.request WHERE state = 'queued' LIMIT most + 1) AS waiting) > most THEN
+        RAISE configuration_limit_exceeded USING
+            MESSAGE = format('the queue is full: %s requests are waiting, which is max_queued', most),
+            HINT = 'Ask again later, start another worker, or raise max_queued in recommender.setting.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION recommender.require_room(bigint) IS 'Raises configuration_limit_exceeded when more wait than may.';
+
+CREATE FUNCTION recommender.accept(playlist_id text, options jsonb, priority integer)
+RETURNS bigint
 LANGUAGE plpgsql
 -- Whoever may call this needs no right to the tables.
 SECURITY DEFINER
@@ -79,33 +117,70 @@ SET search_path = pg_catalog, pg_temp
 -- Joining waits for a transaction that asked for the same and is not over.  Well below deadlock_timeout (1 s), so that it is never
 -- somebody else's statement that PostgreSQL ends in order to resolve a deadlock.
 SET lock_timeout = '50ms'
+-- A session keeps the plans that it made while the queue was empty, and reading an empty table from end to end is cheapest.
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    -- An index holds rows of about 2,700 bytes; longer options (thousands of excluded songs) stand alone.
-    may_be_joined CONSTANT boolean := octet_length(accept.options::text) <= 500;
-    rule recommender.setting;
-    was_idle boolean;
+    before recommender.head;
+    accepted bigint;
+BEGIN
+    SELECT max_queued, notify, is_idle, oldest INTO before FROM recommender.head;
+    BEGIN
+        INSERT INTO recommender.request AS request (playlist_id, options, priority, is_open, asked_in)
+        VALUES (
+            accept.playlist_id, accept.options, accept.priority, recommender.may_be_joined(accept.options), pg_current_xact_id()
+        )
+        -- Joining locks the row: a worker must not claim it before this transaction's songs can be read.
+        ON CONFLICT (playlist_id, options) WHERE is_open
+        DO UPDATE SET priority = GREATEST(request.priority, EXCLUDED.priority), asked_in = EXCLUDED.asked_in
+        RETURNING request.request_id INTO accepted;
+    EXCEPTION
+        WHEN lock_not_available OR serialization_failure THEN
+            INSERT INTO recommender.request AS request (playlist_id, options, priority, asked_in)
+            VALUES (accept.playlist_id, accept.options, accept.priority, pg_current_xact_id())
+            RETURNING request.request_id INTO accepted;
+    END;
+    -- Numbers are given out in order, so no more can wait than there are between the oldest and the newest.  Counting is only
+    -- needed when that says too many, for example because one old request waits for its next attempt.
+    IF accepted - before.oldest >= before.max_queued THEN
+        PERFORM recommender.require_room(before.max_queued);
+    END IF;
+    -- Waking the workers only when nothing was waiting: a NOTIFY with every insert makes commits queue up behind one another
+    -- (64 clients: 594 instead of 15,622 inserts a second).  Workers that poll as well catch what falls into the gap.
+    IF before.is_idle AND before.notify THEN
+        PERFORM pg_notify('recommender', '');
+    END IF;
+    RETURN accepted;
+END
+$$;
+
+COMMENT ON FUNCTION recommender.accept(text, jsonb, integer) IS
+    'The way into the queue for one playlist: joins its open request or makes one, and never waits long.';
+
+CREATE FUNCTION recommender.accept_many(playlist_ids text[], options jsonb, priority integer)
+RETURNS TABLE (playlist_id text, request_id bigint)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '50ms' -- as above
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    before recommender.head;
     asked text[];
     accepted bigint[];
 BEGIN
-    SELECT max_queued, notify INTO rule.max_queued, rule.notify FROM recommender.setting;
-    -- Waking the workers only when nothing was waiting: a NOTIFY with every insert makes commits queue up behind one another
-    -- (64 clients: 594 instead of 15,622 inserts a second).  Workers that poll as well catch what falls into the gap.
-    was_idle := (
-        SELECT request_id
-        FROM recommender.request
-        WHERE state = 'queued' AND not_before <= statement_timestamp()
-        ORDER BY priority DESC, not_before, request_id
-        LIMIT 1
-    ) IS NULL;
+    SELECT max_queued, notify, is_idle, oldest INTO before FROM recommender.head;
     BEGIN
         WITH wanted AS (
             INSERT INTO recommender.request AS request (playlist_id, options, priority, is_open, asked_in)
-            SELECT DISTINCT wanted_id, accept.options, accept.priority, may_be_joined, pg_current_xact_id()
-            FROM unnest(accept.playlist_ids) AS wanted_id
+            SELECT
+                DISTINCT wanted_id, accept_many.options, accept_many.priority,
+                recommender.may_be_joined(accept_many.options), pg_current_xact_id()
+            FROM unnest(accept_many.playlist_ids) AS wanted_id
             ORDER BY wanted_id
-            -- Joining locks the row: a worker must not claim it before this transaction's songs can be read.
             ON CONFLICT (playlist_id, options) WHERE is_open
             DO UPDATE SET priority = GREATEST(request.priority, EXCLUDED.priority), asked_in = EXCLUDED.asked_in
             RETURNING request.playlist_id, request.request_id
@@ -115,49 +190,21 @@ BEGIN
         WHEN lock_not_available OR serialization_failure THEN
             WITH wanted AS (
                 INSERT INTO recommender.request AS request (playlist_id, options, priority, asked_in)
-                SELECT DISTINCT wanted_id, accept.options, accept.priority, pg_current_xact_id()
-                FROM unnest(accept.playlist_ids) AS wanted_id
+                SELECT DISTINCT wanted_id, accept_many.options, accept_many.priority, pg_current_xact_id()
+                FROM unnest(accept_many.playlist_ids) AS wanted_id
                 RETURNING request.playlist_id, request.request_id
             )
             SELECT array_agg(wanted.playlist_id), array_agg(wanted.request_id) INTO asked, accepted FROM wanted;
     END;
-    PERFORM recommender.require_room(rule.max_queued, (SELECT max(number) FROM unnest(accepted) AS number));
-    IF was_idle AND rule.notify AND accepted IS NOT NULL THEN
+    PERFORM recommender.require_room(before.max_queued);
+    IF before.is_idle AND before.notify AND accepted IS NOT NULL THEN
         PERFORM pg_notify('recommender', '');
     END IF;
     RETURN QUERY SELECT pair.playlist_id, pair.request_id FROM unnest(asked, accepted) AS pair (playlist_id, request_id);
 END
 $$;
 
-COMMENT ON FUNCTION recommender.accept(text[], jsonb, integer) IS
-    'The one way into the queue, for the functions below: joins or makes an open request per playlist, never waits long.';
-
-CREATE FUNCTION recommender.require_room(max_queued integer, newest bigint)
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    oldest bigint;
-    waiting bigint;
-BEGIN
-    -- Numbers are given out in order, so no more can wait than there are between the oldest and the newest.  Counting is only
-    -- needed when that says too many, for example because one old request waits for its next attempt.
-    SELECT request_id INTO oldest FROM recommender.request WHERE state = 'queued' ORDER BY request_id LIMIT 1;
-    IF newest - oldest < max_queued THEN
-        RETURN;
-    END IF;
-    SELECT count(*) INTO waiting
-    FROM (SELECT FROM recommender.request WHERE state = 'queued' LIMIT max_queued + 1::bigint) AS counted;
-    IF waiting > max_queued THEN
-        RAISE configuration_limit_exceeded USING
-            MESSAGE = format('the queue is full: %s requests are waiting, which is max_queued', max_queued),
-            HINT = 'Ask again later, start another worker, or raise max_queued in recommender.setting.';
-    END IF;
-END
-$$;
-
-COMMENT ON FUNCTION recommender.require_room(integer, bigint) IS 'Raises configuration_limit_exceeded when more wait than may.';
+COMMENT ON FUNCTION recommender.accept_many(text[], jsonb, integer) IS 'The same for several playlists, in one statement.';
 
 CREATE FUNCTION recommender.request(
     playlist_id text, options jsonb DEFAULT '{}', idempotency_key text DEFAULT NULL, priority integer DEFAULT 0
@@ -166,33 +213,35 @@ RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off -- as above
 AS $$
 #variable_conflict use_column
 DECLARE
     accepted bigint;
     earlier recommender.idempotency;
 BEGIN
-    IF request.idempotency_key IS NOT NULL THEN
-        -- Two callers with one key at once: the second waits for the first one's end.
-        PERFORM pg_advisory_xact_lock(hashtextextended('recommender idempotency ' || request.idempotency_key, 0));
-        SELECT sent.* INTO earlier FROM recommender.idempotency AS sent WHERE sent.idempotency_key = request.idempotency_key;
-        IF earlier.playlist_id <> request.playlist_id OR earlier.options <> request.options THEN
-            RAISE unique_violation USING
-                CONSTRAINT = 'idempotency_pkey',
-                MESSAGE = format(
-                    'idempotency key %L was used for playlist %L with options %s before',
-                    request.idempotency_key, earlier.playlist_id, left(earlier.options::text, 200)
-                );
-        ELSIF earlier.request_id IS NOT NULL THEN
-            RETURN earlier.request_id;
-        END IF;
+    IF request.idempotency_key IS NULL THEN
+        RETURN recommender.accept(request.playlist_id, request.options, request.priority);
     END IF;
-    SELECT joined.request_id INTO accepted
-    FROM recommender.accept(ARRAY[request.playlist_id], request.options, request.priority) AS joined;
-    IF request.idempotency_key IS NOT NULL THEN
-        INSERT INTO recommender.idempotency (idempotency_key, request_id, playlist_id, options)
-        VALUES (request.idempotency_key, accepted, request.playlist_id, request.options);
+    -- Two callers with one key at once: the second waits for the first one's end.
+    PERFORM pg_advisory_xact_lock(hashtextextended('recommender idempotency ' || request.idempotency_key, 0));
+    SELECT sent.idempotency_key, sent.request_id, sent.playlist_id, sent.options
+    INTO earlier
+    FROM recommender.idempotency AS sent
+    WHERE sent.idempotency_key = request.idempotency_key;
+    IF earlier.playlist_id <> request.playlist_id OR earlier.options <> request.options THEN
+        RAISE unique_violation USING
+            CONSTRAINT = 'idempotency_pkey',
+            MESSAGE = format(
+                'idempotency key %L was used for playlist %L with options %s before',
+                request.idempotency_key, earlier.playlist_id, left(earlier.options::text, 200)
+            );
+    ELSIF earlier.request_id IS NOT NULL THEN
+        RETURN earlier.request_id;
     END IF;
+    accepted := recommender.accept(request.playlist_id, request.options, request.priority);
+    INSERT INTO recommender.idempotency (idempotency_key, request_id, playlist_id, options)
+    VALUES (request.idempotency_key, accepted, request.playlist_id, request.options);
     RETURN accepted;
 END
 $$;
@@ -218,7 +267,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT accepted.request_id
     FROM unnest(playlist_ids::text[]) WITH ORDINALITY AS wanted (playlist_id, place)
-    JOIN recommender.accept(playlist_ids::text[], options, priority) AS accepted ON accepted.playlist_id = wanted.playlist_id
+    JOIN recommender.accept_many(playlist_ids::text[], options, priority) AS accepted ON accepted.playlist_id = wanted.playlist_id
     ORDER BY wanted.place
 $$;
 
@@ -264,6 +313,7 @@ RETURNS text
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off -- as above
 AS $$
 DECLARE
     deadline CONSTANT timestamptz := clock_timestamp() + wait.timeout;

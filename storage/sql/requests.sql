@@ -78,6 +78,11 @@ SET lease_until = statement_timestamp() + make_interval(secs => %(lease_seconds)
 WHERE request_id = %(request_id)s AND fence = %(fence)s AND state = 'running'
 RETURNING request_id;
 
+-- name: prefer_indexes
+-- For this transaction.  The checks of foreign keys keep their plans for a session's life; those made while the tables were empty
+-- read them from end to end: a new worker answered 548 instead of 2,495 requests a second.
+SET LOCAL enable_seqscan = off;
+
 -- name: finish
 -- Ends requests together with their songs, where they are still this worker's own; says which ones were.
 WITH answer AS (
