@@ -1,6 +1,7 @@
 """A real PostgreSQL for every test that asks: the embedded server, or the one that the environment names.
 
-Each test has a database of its own, cloned from a migrated template.
+Each test has a database of its own, cloned from a migrated template.  Tests of the queue run twice: on the direct way, and through
+pgbouncer in transaction mode.
 """
 
 import itertools
@@ -16,6 +17,7 @@ from config import PROJECT_ROOT, database_url_from
 from storage.connections import Connection, connect, with_database
 from storage.embedded import EmbeddedServer
 from storage.migrate import migrate
+from tests.pooler import find_pgbouncer, running_pgbouncer, through
 
 # Tests need no durability: a server that dies takes its test databases with it.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -66,6 +68,34 @@ def template_database(new_database: NewDatabase) -> Iterator[str]:
         yield url.rpartition("/")[2].partition("?")[0]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `pooled` that use a database take both ways to it; one marked `direct` needs a session of its own."""
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
+    if "way" in metafunc.fixturenames and "pooled" in marks and "direct" not in marks:
+        metafunc.parametrize("way", ["direct", "pgbouncer"], indirect=True)
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Turns the URL of a database into the URL that the test uses."""
+    if getattr(request, "param", "direct") == "direct":
+        return str
+    address = request.getfixturevalue("pgbouncer_address")
+    return lambda url: through(address, url)
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_address(server_url: str) -> Iterator[str]:
+    """A pgbouncer in transaction mode before the tests' server."""
+    program = find_pgbouncer()
+    if program is None and "CI" in os.environ:
+        pytest.fail("pgbouncer is missing: apt-get install pgbouncer")
+    if program is None:
+        pytest.skip("needs pgbouncer: apt-get install pgbouncer, brew install pgbouncer")
+    with running_pgbouncer(program, server_url) as address:
+        yield address
+
+
 @pytest.fixture
 def empty_database_url(new_database: NewDatabase) -> Iterator[str]:
     """A database without any of our schemas."""
@@ -74,10 +104,10 @@ def empty_database_url(new_database: NewDatabase) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(new_database: NewDatabase, template_database: str) -> Iterator[str]:
+def database_url(new_database: NewDatabase, template_database: str, way: Callable[[str], str]) -> Iterator[str]:
     """A migrated database of this test's own."""
     with new_database(template_database) as url:
-        yield url
+        yield way(url)
 
 
 @pytest.fixture

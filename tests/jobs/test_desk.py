@@ -9,6 +9,8 @@ from storage.requests import State
 from tests.jobs.world import add_playlist, cut_connections, state_of, work_once
 from tests.serving.small import small_recommender
 
+pytestmark = pytest.mark.pooled
+
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
 

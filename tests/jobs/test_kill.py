@@ -8,6 +8,8 @@ import pytest
 from benchmarks.queue_crew import STUB_COUNT, Verdict, judge, kill_postmaster, kill_workers, make_world
 from storage.requests import RankedSong, add_request, claim, finish
 
+pytestmark = pytest.mark.pooled
+
 
 @pytest.mark.slow
 def test_killed_workers_lose_double_and_tear_nothing(database_url):

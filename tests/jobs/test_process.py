@@ -13,6 +13,8 @@ from storage.requests import State
 from tests.jobs.world import add_playlist, ask, is_over, songs_of, state_of, wait_until
 from tests.serving.small import small_run
 
+pytestmark = pytest.mark.pooled
+
 
 @pytest.fixture
 def start(database_url, tmp_path):

@@ -23,6 +23,8 @@ from tests.jobs.world import (
 )
 from tests.serving.small import SONGS, ranking_by_hand, small_recommender
 
+pytestmark = pytest.mark.pooled
+
 
 class Meddling:
     """A recommender with something in the way of its answers."""
@@ -210,6 +212,7 @@ def test_an_option_of_another_type_is_refused():
         query_of(["a"], {"exclude": "s00"})
 
 
+@pytest.mark.direct
 def test_a_worker_makes_its_model_known_again_after_it_lost_the_database(database_url):
     with running(new_worker(database_url, small_recommender())):
         wait_until(lambda: models_of(database_url) == ["run/epoch-001/0123456789ab"])
@@ -303,6 +306,7 @@ def test_a_nudged_worker_looks_at_once(database_url, monkeypatch):
     thread.join()
 
 
+@pytest.mark.direct
 def test_a_worker_that_lost_its_database_puts_back_what_it_held(database_url):
     add_playlist(database_url, "p", ["s00"])
     request_id = ask(database_url, "p")

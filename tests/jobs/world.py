@@ -10,6 +10,7 @@ from storage.connections import connect
 from storage.requests import State, add_request, recommendations_of, request_state
 
 PATIENCE_SECONDS = 30
+WAKE = "notify"  # the tests of this folder set it to poll where they go through pgbouncer
 QUERIES_FOLDER = DatabaseConfig().queries_folder
 
 
@@ -54,7 +55,9 @@ def cut_connections(url):
 
 
 def new_worker(url, recommender, queries_folder=QUERIES_FOLDER, **settings):
-    return Worker(url, recommender=lambda: recommender, config=ServiceConfig(**settings), queries_folder=queries_folder)
+    return Worker(
+        url, recommender=lambda: recommender, config=ServiceConfig(**{"wake": WAKE, **settings}), queries_folder=queries_folder
+    )
 
 
 def work_once(url, recommender, **settings):

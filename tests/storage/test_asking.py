@@ -14,6 +14,8 @@ from storage.models import Model, publish_model, register_model
 from storage.named import as_statement
 from storage.requests import RankedSong, State, add_request, claim, fail, finish, listen, release, request_state, wait_for_request
 
+pytestmark = pytest.mark.pooled
+
 MIX = UUID(int=11)
 
 

@@ -25,6 +25,8 @@ from storage.requests import (
     wait_for_request,
 )
 
+pytestmark = pytest.mark.pooled
+
 EXPIRED = -1.0  # seconds of a lease that is over when it begins
 
 
@@ -220,6 +222,7 @@ def test_a_key_of_another_request_is_refused(connection, playlist_id, options):
         add_request(connection, playlist_id, options, idempotency_key="k")
 
 
+@pytest.mark.direct
 def test_workers_are_woken_only_when_nothing_was_waiting(connection, database_url):
     with listener(database_url) as listening:
         add_request(connection, "first")
@@ -234,6 +237,7 @@ def test_workers_are_woken_only_when_nothing_was_waiting(connection, database_ur
         assert wait_for_request(listening, 10)
 
 
+@pytest.mark.direct
 def test_a_request_that_waits_for_its_next_attempt_does_not_keep_workers_asleep(connection, database_url):
     add_request(connection, "later")
     connection.commit()
