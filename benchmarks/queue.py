@@ -102,6 +102,7 @@ def kills(plan: Plan) -> dict[str, Any]:
         workers = kill_workers(fresh_database(server, "kills"), kills=plan.kills, requests=plan.requests)
     postmaster = kill_postmaster(WORK / "queue", "kills", kills=plan.postmaster_kills, requests=plan.requests // 10)
     both = (workers, postmaster)
+    print(f"kills: {sum(verdict.retried for verdict in both)} requests were in hand when something was killed", file=sys.stderr)
     return {
         "requests": workers.requests + postmaster.requests,
         "kills": workers.kills + postmaster.kills,

@@ -82,7 +82,8 @@ SELECT
         FULL JOIN list USING (request_id)
         WHERE (request.state = 'done') IS DISTINCT FROM (list.songs = %(count)s AND list.last = %(count)s AND list.written = 1)
             AND NOT (request.state <> 'done' AND list.songs IS NULL)
-    ) AS torn
+    ) AS torn,
+    (SELECT count(*) FROM recommender.request WHERE attempts > 1) AS retried
 """
 
 log = logging.getLogger(__name__)
@@ -212,6 +213,8 @@ class Verdict:
     """Ended more than once."""
     torn: int
     """Answered without songs, with songs from two answers or with gaps, or with songs though not answered."""
+    retried: int
+    """Claimed more than once.  Without any, no kill met a worker at work, and the other numbers say nothing."""
 
 
 def make_world(connection: Connection, *, watched: bool) -> None:
@@ -229,20 +232,25 @@ def judge(connection: Connection, acknowledged: set[int], kills: int) -> Verdict
     parameters = {"asked": sorted(acknowledged), "count": STUB_COUNT}
     row = connection.execute(JUDGE, parameters).fetchone()
     assert row is not None
-    return Verdict(requests=len(acknowledged), kills=kills, lost=row[0], doubled=row[1], torn=row[2])
+    return Verdict(requests=len(acknowledged), kills=kills, lost=row[0], doubled=row[1], torn=row[2], retried=row[3])
 
 
 def kill_workers(url: str, *, kills: int, requests: int, seed: int = 0) -> Verdict:
-    """SIGKILL workers at random moments while clients keep asking, until both numbers are reached and the queue is empty."""
+    """SIGKILL workers at random moments while clients keep asking, until both numbers are reached and the queue is empty.
+
+    Between two kills somebody has claimed: workers that are killed while they start would prove nothing.
+    """
     rng = random.Random(seed)
     settings = ServiceConfig(lease_seconds=1.0, max_attempts=50)
     clients = Clients(url=url, pause_seconds=0.002, seed=seed)
     with connect(url) as connection, Crew(url=url, settings=settings) as crew:
         make_world(connection, watched=True)
+        claims = claims_made(connection)
         with clients.asking():
             while crew.kills < kills or len(clients.acknowledged) < requests:
                 time.sleep(rng.uniform(0.05, 0.4))
-                if crew.kills < kills:
+                if crew.kills < kills and claims_made(connection) > claims:
+                    claims = claims_made(connection)
                     crew.kill_one(rng)
         wait_until_empty(connection)
         return judge(connection, clients.acknowledged, crew.kills)
@@ -291,6 +299,13 @@ def wait_until_empty(connection: Connection) -> None:
         if time.monotonic() >= deadline:
             raise TimeoutError(f"{open_requests(connection)} requests are still open after {PATIENCE_SECONDS:g} s")
         time.sleep(0.005)
+
+
+def claims_made(connection: Connection) -> int:
+    """The number of the latest claim; 1 before the first."""
+    row = connection.execute("SELECT last_value FROM recommender.fence").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def open_requests(connection: Connection) -> int:

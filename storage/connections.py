@@ -26,6 +26,10 @@ Pool = ConnectionPool[Connection]
 # the next statement may meet another server process, which does not know them.
 _CONNECTION_SETTINGS: dict[str, Any] = {"application_name": APPLICATION_NAME, "prepare_threshold": None}
 
+# Whatever the database's default is: a claim under REPEATABLE READ fails on each row that another worker was quicker to take, and
+# a key that was just committed is not seen.
+_ISOLATION_LEVEL = psycopg.IsolationLevel.READ_COMMITTED
+
 # What an operational error means when it is about the way to the server: connection exceptions (08), wrong login (28),
 # unknown database (3D), a server that shuts down or starts (57P).
 _UNREACHABLE_STATES = ("08", "28", "3D", "57P")
@@ -69,6 +73,7 @@ def open_pool(url: str, *, min_size: int = 1, max_size: int = 8, connect_timeout
         timeout=connect_timeout_seconds,
         kwargs={**_CONNECTION_SETTINGS, "connect_timeout": connect_timeout_seconds},
         check=ConnectionPool.check_connection,
+        configure=_isolate,
         name=APPLICATION_NAME,
         open=False,
     )
@@ -131,12 +136,20 @@ def address_of(url: str) -> str:
 def _connect(url: str, connect_timeout_seconds: int, *, autocommit: bool) -> Connection:
     _require_readable(url)
     try:
-        return psycopg.connect(url, autocommit=autocommit, connect_timeout=connect_timeout_seconds, **_CONNECTION_SETTINGS)
+        opened: Connection = psycopg.connect(
+            url, autocommit=autocommit, connect_timeout=connect_timeout_seconds, **_CONNECTION_SETTINGS
+        )
     except psycopg.OperationalError as exc:
         reason = _first_line(exc).removeprefix("connection failed: ")
         raise DatabaseUnreachable(
             f"no connection to {address_of(url)}: {reason}; check that the server runs and that DATABASE_URL is right"
         ) from exc
+    _isolate(opened)
+    return opened
+
+
+def _isolate(connection: Connection) -> None:
+    connection.isolation_level = _ISOLATION_LEVEL
 
 
 def _require_readable(url: str) -> None:

@@ -148,14 +148,14 @@ def claim(
     """Take up to `limit` requests that nobody holds; two workers never get the same one.
 
     First come those whose lease ran out, unless they were claimed `max_attempts` times already: then they are failed.  The others
-    follow by falling priority, the longest-waiting first.
+    follow by falling priority, the longest-waiting first.  One that cost workers all attempts but its last is claimed alone.
     """
     parameters = {"worker": worker, "lease_seconds": lease_seconds, "max_attempts": max_attempts}
-    claimed: list[Claimed] = []
     with connection.cursor(row_factory=class_row(Claimed)) as cursor:
-        for name in ("take_over", "claim"):
-            claimed += cursor.execute(_SQL[name], {**parameters, "limit": limit - len(claimed)}).fetchall()
-    return claimed
+        taken_over = cursor.execute(_SQL["take_over"], {**parameters, "limit": limit}).fetchall()
+        if any(claimed.attempts >= max_attempts for claimed in taken_over):
+            return taken_over
+        return taken_over + cursor.execute(_SQL["claim"], {**parameters, "limit": limit - len(taken_over)}).fetchall()
 
 
 def renew(connection: Connection, claimed: Claimed, lease_seconds: float) -> bool:

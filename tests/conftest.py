@@ -1,7 +1,7 @@
 """A real PostgreSQL for every test that asks: the embedded server, or the one that the environment names.
 
-Each test has a database of its own, cloned from a migrated template.  Tests of the queue run twice: on the direct way, and through
-pgbouncer in transaction mode.
+Each test has a database of its own, cloned from a migrated template.  Tests of the queue run twice: on the direct way, and
+through pgbouncer in transaction mode.
 """
 
 import itertools

@@ -66,7 +66,7 @@ def through(address: str, url: str) -> str:
 
 
 def hand_over(folder: Path) -> dict[str, str]:
-    """pgbouncer does not run as root: give its folder to a user who may do less."""
+    """Give its folder to a user who may do less: as root pgbouncer does not run."""
     for user in UNPRIVILEGED_USERS:
         try:
             for path in (folder, *folder.iterdir()):

@@ -241,7 +241,10 @@ BEGIN
     END IF;
     accepted := recommender.accept(request.playlist_id, request.options, request.priority);
     INSERT INTO recommender.idempotency (idempotency_key, request_id, playlist_id, options)
-    VALUES (request.idempotency_key, accepted, request.playlist_id, request.options);
+    VALUES (request.idempotency_key, accepted, request.playlist_id, request.options)
+    -- Only met where the snapshot is older than the key (REPEATABLE READ): then this is a serialization_failure, which says try
+    -- again, and not the unique_violation of a key that was used for something else.
+    ON CONFLICT ON CONSTRAINT idempotency_pkey DO NOTHING;
     RETURN accepted;
 END
 $$;
@@ -262,7 +265,7 @@ COMMENT ON FUNCTION recommender.request(anyelement, jsonb, text, integer) IS 'Th
 CREATE FUNCTION recommender.request_many(playlist_ids anyarray, options jsonb DEFAULT '{}', priority integer DEFAULT 0)
 RETURNS SETOF bigint
 LANGUAGE sql
-SECURITY DEFINER
+-- With the caller's rights: a cast to text may be somebody's own function, which must not run with the owner's.
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT accepted.request_id
@@ -284,7 +287,17 @@ AS $$
 DECLARE
     playlist_ids text[];
 BEGIN
-    EXECUTE format('SELECT array_agg(DISTINCT added.%1$I::text) FROM added WHERE added.%1$I IS NOT NULL', TG_ARGV[0])
+    -- concat() and not a cast to text, which may be the table owner's own function and would run with more rights than theirs.
+    -- It leaves the blanks that fill up a char(n); a cast, as in recommender.request, does not.
+    EXECUTE format(
+        $query$
+        SELECT array_agg(DISTINCT CASE pg_typeof(added.%1$I) WHEN 'bpchar'::regtype THEN rtrim(written) ELSE written END)
+        FROM added
+        CROSS JOIN LATERAL concat(added.%1$I) AS written
+        WHERE added.%1$I IS NOT NULL
+        $query$,
+        TG_ARGV[0]
+    )
     INTO playlist_ids;
     IF playlist_ids IS NOT NULL THEN
         PERFORM recommender.request_many(playlist_ids, COALESCE(TG_ARGV[1], '{}')::jsonb);

@@ -33,23 +33,36 @@ SELECT request_id, playlist_id, options, attempts, fence FROM claimed ORDER BY p
 
 -- name: take_over
 -- Takes requests whose lease has ended; those that took their workers down with them as often as is allowed are failed instead,
--- so that one poisonous request cannot go round for ever.
-WITH candidate AS (
+-- so that one poisonous request cannot go round for ever.  A last attempt is made alone, so that the poisonous one does not take
+-- the others of its batch down with it.
+WITH expired AS (
     SELECT request_id, lease_until, attempts, worker
     FROM recommender.request
     WHERE state = 'running' AND lease_until <= statement_timestamp()
     ORDER BY lease_until
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
+), oldest AS (
+    SELECT request_id, attempts
+    FROM expired
+    WHERE attempts < %(max_attempts)s
+    ORDER BY lease_until, request_id
+    LIMIT 1
+), candidate AS (
+    SELECT expired.request_id, expired.lease_until
+    FROM expired
+    CROSS JOIN oldest
+    WHERE expired.request_id = oldest.request_id
+        OR (oldest.attempts < %(max_attempts)s - 1 AND expired.attempts < %(max_attempts)s - 1)
 ), buried AS (
     UPDATE recommender.request
     SET
         state = 'failed',
         lease_until = NULL,
         finished_at = statement_timestamp(),
-        error = format('worker %%s did not come back from attempt %%s', candidate.worker, candidate.attempts)
-    FROM candidate
-    WHERE request.request_id = candidate.request_id AND candidate.attempts >= %(max_attempts)s
+        error = format('worker %%s did not come back from attempt %%s', expired.worker, expired.attempts)
+    FROM expired
+    WHERE request.request_id = expired.request_id AND expired.attempts >= %(max_attempts)s
 ), claimed AS (
     UPDATE recommender.request
     SET
@@ -58,7 +71,7 @@ WITH candidate AS (
         fence = nextval('recommender.fence'),
         worker = %(worker)s
     FROM candidate
-    WHERE request.request_id = candidate.request_id AND candidate.attempts < %(max_attempts)s
+    WHERE request.request_id = candidate.request_id
     RETURNING
         request.request_id, request.playlist_id, request.options, request.attempts, request.fence,
         candidate.lease_until AS ended_at

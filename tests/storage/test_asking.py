@@ -411,6 +411,17 @@ def test_an_insert_does_not_wait_for_another_one_into_the_same_playlist(own, ano
     assert len(open_requests(own)) == 2  # each sees the songs of its own transaction
 
 
+@pytest.mark.parametrize(
+    ("id_type", "written", "stored"),
+    [("char(5)", "'abc'", "abc"), ("bigint", "7", "7"), ("uuid", f"'{MIX}'", str(MIX)), ("varchar(9)", "'a b '", "a b ")],
+)
+def test_the_trigger_writes_an_id_as_request_does(connection, id_type, written, stored):
+    connection.execute(OWN_TABLE.replace("mix_id int", f"mix_id {id_type}").replace(", '{\"count\": 5}'", ""))
+    connection.execute(f"INSERT INTO mix_track VALUES ({written}, 1, 1)")
+    assert value(connection, f"SELECT recommender.request(CAST({written} AS {id_type}))")
+    assert open_requests(connection) == [(stored, "queued", 0)]
+
+
 # --- rights ------------------------------------------------------------------------------------------------------------------
 
 
@@ -419,6 +430,42 @@ def test_nobody_may_ask_without_being_allowed_to(connection):
     connection.execute("SET LOCAL ROLE stranger_of_the_tests")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute("SELECT recommender.request('p')")
+
+
+OWN_CAST = """
+CREATE ROLE app_of_the_tests; -- gone with the transaction
+GRANT USAGE ON SCHEMA recommender TO app_of_the_tests;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA recommender TO app_of_the_tests;
+SET LOCAL ROLE app_of_the_tests;
+CREATE TEMPORARY TABLE cast_as (role text);
+GRANT INSERT ON cast_as TO PUBLIC;
+CREATE TYPE pg_temp.own_id AS (number int);
+CREATE FUNCTION pg_temp.as_text(id pg_temp.own_id) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO pg_temp.cast_as VALUES (current_user);
+    RETURN 'p';
+END $$;
+CREATE CAST (pg_temp.own_id AS text) WITH FUNCTION pg_temp.as_text(pg_temp.own_id);
+CREATE TEMPORARY TABLE mix_track (mix_id pg_temp.own_id);
+CREATE TRIGGER ask AFTER INSERT ON mix_track
+REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION recommender.ask_for_added('mix_id');
+"""
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        "SELECT recommender.request(ROW(7)::pg_temp.own_id)",
+        "SELECT recommender.request_many(ARRAY[ROW(7)::pg_temp.own_id])",
+        "INSERT INTO mix_track VALUES (ROW(7)::pg_temp.own_id)",
+    ],
+)
+def test_a_cast_of_somebodys_own_never_runs_with_the_owners_rights(connection, asking):
+    connection.execute(OWN_CAST)
+    connection.execute(asking)
+    assert set(connection.execute("SELECT role FROM cast_as")) <= {("app_of_the_tests",)}
+    connection.execute("RESET ROLE")
+    assert len(open_requests(connection)) == 1
 
 
 def test_the_service_asks_waits_and_reads_what_became_of_it(connection):

@@ -3,6 +3,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from config import DatabaseConfig
 from errors import DatabaseError, DatabaseUnreachable, SchemaError
@@ -103,6 +104,18 @@ def test_a_pool_replaces_a_connection_that_the_server_ended(database_url, connec
         connection.execute("SELECT pg_terminate_backend(%s)", [ended])
         with pool.connection() as pooled:
             assert pooled.execute("SELECT 7").fetchone() == (7,)
+
+
+def test_a_databases_own_isolation_level_is_not_taken_over(database_url, connection):
+    connection.execute(
+        sql.SQL("ALTER DATABASE {} SET default_transaction_isolation = 'serializable'").format(
+            sql.Identifier(connection.info.dbname)
+        )
+    )
+    connection.commit()
+    with connect(database_url) as opened, open_pool(database_url) as pool, pool.connection() as pooled:
+        for one in (opened, pooled):
+            assert one.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
 
 
 def test_a_pool_without_a_server_fails_at_once():

@@ -137,6 +137,23 @@ def test_a_request_that_kills_its_workers_is_failed_in_the_end(queue):
     assert (status.state, status.error) == (State.FAILED, "worker b did not come back from attempt 2")
 
 
+def test_a_request_that_kills_its_workers_takes_no_other_of_its_batch_with_it(queue):
+    add_request(queue, "p3")
+    for worker in ("a", "b"):
+        assert playlists(claim(queue, worker, limit=3, lease_seconds=EXPIRED)) == ["p0", "p1", "p2"]
+        queue.commit()
+    assert playlists(claim(queue, "c", limit=3, lease_seconds=EXPIRED)) == ["p0"]  # its last attempt, which kills the third one
+    queue.commit()
+    batches = []
+    while batch := claim(queue, "d", limit=3):
+        batches.append(playlists(batch))
+        assert all(finish(queue, claimed, [], model_id=None) for claimed in batch)
+        queue.commit()
+    assert batches == [["p1"], ["p2"], ["p3"]]
+    failed = "SELECT playlist_id, error FROM recommender.request WHERE state = 'failed'"
+    assert queue.execute(failed).fetchall() == [("p0", "worker c did not come back from attempt 3")]
+
+
 def test_a_failed_attempt_waits_longer_each_time_and_then_fails_for_good(queue):
     for attempts, backoff in ((1, 5), (2, 10)):
         claimed = claim(queue, "w", limit=1)[0]
@@ -195,6 +212,17 @@ def test_the_same_key_stands_for_the_same_request_even_when_it_is_answered(conne
 def test_two_keys_may_stand_for_one_request(connection):
     first = add_request(connection, "p", idempotency_key="k")
     assert add_request(connection, "p", idempotency_key="l") == first == add_request(connection, "p", idempotency_key="k")
+
+
+def test_a_key_newer_than_a_transactions_snapshot_says_try_again(connection, another_connection):
+    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    connection.execute("SELECT")
+    first = add_request(another_connection, "p", idempotency_key="k")
+    another_connection.commit()
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        add_request(connection, "p", idempotency_key="k")
+    connection.rollback()
+    assert add_request(connection, "p", idempotency_key="k") == first
 
 
 def test_two_callers_with_one_key_at_once_get_one_request(connection, database_url):
