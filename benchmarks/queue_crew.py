@@ -32,7 +32,7 @@ from serving.recommender import Answer, ModelInfo, PreparedQuery, Query, Recomme
 from storage.connections import Connection, connect, create_database
 from storage.embedded import EmbeddedServer
 from storage.migrate import migrate
-from storage.requests import add_request
+from storage.requests import add_request, listen
 
 STUB_COUNT = 10  # songs in an answer of the stub
 N_PLAYLISTS, SONGS_PER_PLAYLIST = 5_000, 20
@@ -56,6 +56,17 @@ END $$;
 WATCH = """
 CREATE TRIGGER note_end AFTER UPDATE OF state ON recommender.request
 FOR EACH ROW WHEN (NEW.state IN ('done', 'failed')) EXECUTE FUNCTION benchmark.note_end();
+"""
+# Through the same index as a claim.
+TAKE_ALL = """
+DELETE FROM recommender.request
+WHERE request_id = ANY(ARRAY(
+    SELECT request_id
+    FROM recommender.request
+    WHERE state = 'queued' AND not_before <= statement_timestamp()
+    ORDER BY priority DESC, not_before, request_id
+    FOR UPDATE SKIP LOCKED
+))
 """
 # Of the acknowledged numbers: which have no answer, which were ended more than once; of all: whose songs are not one whole list.
 JUDGE = """
@@ -199,6 +210,50 @@ class Clients:
                     self.acknowledged.add(request_id)  # from here on it must not be lost
                     self._stop.wait(self.pause_seconds)
             self._stop.wait(0.05)
+
+
+class EmptiedQueue:
+    """A session that takes whatever waits, at once and over and over, and one that counts what LISTEN hears meanwhile.
+
+    Workers that answer fall behind as many clients; then something always waits, and asking hardly ever sends a NOTIFY.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.taken = 0
+        """Requests so far."""
+        self.heard = 0
+        """Notifications so far."""
+        self._url = url
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._take), threading.Thread(target=self._hear)]
+        self._ready = threading.Barrier(1 + len(self._threads))
+
+    def __enter__(self) -> "EmptiedQueue":
+        for thread in self._threads:
+            thread.start()
+        self._ready.wait(PATIENCE_SECONDS)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _take(self) -> None:
+        with connect(self._url) as connection:
+            connection.autocommit = True
+            connection.execute("SET synchronous_commit = off")  # as quick as can be: these commits are not what is measured
+            self._ready.wait(PATIENCE_SECONDS)
+            while not self._stop.is_set():
+                self.taken += connection.execute(TAKE_ALL).rowcount
+
+    def _hear(self) -> None:
+        with connect(self._url) as connection:
+            connection.autocommit = True
+            listen(connection)
+            self._ready.wait(PATIENCE_SECONDS)
+            while not self._stop.is_set():
+                self.heard += sum(1 for _ in connection.notifies(timeout=0.1))
 
 
 @dataclass(frozen=True, kw_only=True)

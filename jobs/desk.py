@@ -13,7 +13,7 @@ from typing import Any
 from config import Config
 from errors import DatabaseError, DatabaseUnreachable
 from storage.connections import Connection, Pool, expected_errors, open_pool
-from storage.requests import Recommendation, RequestStatus, State, add_request, recommendations_of, request_state
+from storage.requests import Recommendation, RequestStatus, State, add_request, recommendations_of, request_of_key, request_state
 from storage.source import sequence_by_id
 
 # How long a thread stays for a connection of the pool: while a database is away, an answer that says so is worth more.
@@ -54,11 +54,16 @@ class RequestDesk:
         self._failed: tuple[float, DatabaseError] | None = None  # when the last attempt failed, and how
 
     def accept(self, playlist_id: str, options: Mapping[str, Any], *, idempotency_key: str | None = None) -> int:
-        """Commit a request for a playlist and return its number; the same key again returns the number it stands for.
+        """Commit a request for a playlist and return its number.
 
-        Raises UnknownPlaylist when there is nothing to continue, KeyReused, and QueueFull.
+        The same key again returns the number it stands for, even when the playlist is gone by then.  Raises UnknownPlaylist
+        when there is nothing to continue, KeyReused, and QueueFull.
         """
         with self._connection() as connection:
+            if idempotency_key is not None:
+                earlier = request_of_key(connection, idempotency_key, playlist_id, options)
+                if earlier is not None:
+                    return earlier
             sequence_by_id(connection, self._queries_folder, playlist_id)
             return add_request(connection, playlist_id, options, idempotency_key=idempotency_key)
 

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 
 from config import ServiceConfig
-from errors import DatabaseError, InvalidSequence, RequestError, SchemaError, UnknownPlaylist
+from errors import DatabaseError, InvalidSequence, RequestError, UnknownPlaylist
 from serving.batching import LARGEST_BATCH
 from serving.reasons import plain_id
 from serving.recommender import Answer, ModelInfo, PreparedQuery, Query, Recommender
@@ -192,19 +192,11 @@ class Worker:
 
     def _outcomes(self, connection: Connection, recommender: Recommender, claimed: Sequence[Claimed]) -> list[Outcome]:
         """An answer or a failure for each request; one that cannot be answered does not disturb the others."""
-        sequences = self._sequences(connection, [request.playlist_id for request in claimed])
+        sequences = sequences_by_ids(connection, self._queries_folder, [request.playlist_id for request in claimed])
         connection.commit()  # no transaction stays open while the model computes
         prepared = [_prepared(recommender, songs, request.options) for songs, request in zip(sequences, claimed, strict=True)]
         answers = iter(_score(recommender, [query for query in prepared if isinstance(query, PreparedQuery)]))
         return [next(answers) if isinstance(query, PreparedQuery) else query for query in prepared]
-
-    def _sequences(
-        self, connection: Connection, playlist_ids: Sequence[str]
-    ) -> Sequence[list[Id] | UnknownPlaylist | SchemaError]:
-        try:
-            return sequences_by_ids(connection, self._queries_folder, playlist_ids)
-        except SchemaError as exc:  # somebody may grant the right or mend the query meanwhile
-            return [exc] * len(playlist_ids)
 
     def _store(self, connection: Connection, claimed: Sequence[Claimed], outcomes: Sequence[Outcome]) -> None:
         """Write a batch: answers with their songs, failures with their errors."""
@@ -273,11 +265,13 @@ _OPTION_TYPES: Mapping[str, type] = {"count": int, "exclude": list, "explain": b
 
 
 def _prepared(
-    recommender: Recommender, songs: list[Id] | UnknownPlaylist | SchemaError, options: Mapping[str, Any]
+    recommender: Recommender, songs: list[Id] | UnknownPlaylist | DatabaseError, options: Mapping[str, Any]
 ) -> PreparedQuery | Failure:
     """A playlist's songs as a query of the model, or why there is none."""
-    if isinstance(songs, UnknownPlaylist | SchemaError):
-        return Failure(error=str(songs), is_final=isinstance(songs, UnknownPlaylist))
+    if isinstance(songs, UnknownPlaylist):
+        return Failure(error=str(songs), is_final=True)
+    if isinstance(songs, DatabaseError):  # somebody may grant the right, mend the query or end what made it slow
+        return Failure(error=str(songs), is_final=False)
     try:
         return recommender.prepare(query_of(songs, options))
     except RequestError as exc:

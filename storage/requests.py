@@ -7,7 +7,8 @@ Every function works in the caller's transaction; nothing is accepted, claimed o
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -130,15 +131,27 @@ def add_request(
         "priority": priority,
     }
     try:
-        row = connection.execute(_SQL["add"], parameters).fetchone()
-    except errors.UniqueViolation as exc:
-        if exc.diag.constraint_name != "idempotency_pkey":
-            raise
-        raise KeyReused(f"{exc.diag.message_primary}: send a new key with a new request") from exc
+        with _key_errors():
+            row = connection.execute(_SQL["add"], parameters).fetchone()
     except errors.ConfigurationLimitExceeded as exc:
         raise QueueFull(f"{exc.diag.message_primary}: ask again later") from exc
     assert row is not None
     request_id: int = row[0]
+    return request_id
+
+
+def request_of_key(
+    connection: Connection, idempotency_key: str, playlist_id: str, options: Mapping[str, Any] | None = None
+) -> int | None:
+    """The number of the request that a key stands for; None for a new key, which others then wait for until the commit.
+
+    Raises KeyReused when the key was used for something else.
+    """
+    parameters = {"idempotency_key": idempotency_key, "playlist_id": str(playlist_id), "options": Jsonb(dict(options or {}))}
+    with _key_errors():
+        row = connection.execute(_SQL["request_of_key"], parameters).fetchone()
+    assert row is not None
+    request_id: int | None = row[0]
     return request_id
 
 
@@ -270,6 +283,17 @@ def listen(connection: Connection) -> None:
 def wait_for_request(connection: Connection, timeout_seconds: float) -> bool:
     """Sleep until a request comes, or the time is over (False).  Poll afterwards in both cases: not every request is told of."""
     return any(True for _ in connection.notifies(timeout=timeout_seconds, stop_after=1))
+
+
+@contextmanager
+def _key_errors() -> Iterator[None]:
+    """Turn the database's word for a key that stands for another request into ours."""
+    try:
+        yield
+    except errors.UniqueViolation as exc:
+        if exc.diag.constraint_name != "idempotency_pkey":
+            raise
+        raise KeyReused(f"{exc.diag.message_primary}: send a new key with a new request") from exc
 
 
 def _touch(connection: Connection, name: str, claimed: Claimed, **parameters: Any) -> tuple[Any, ...] | None:

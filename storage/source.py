@@ -25,7 +25,7 @@ from psycopg import errors, sql
 from psycopg.pq import ExecStatus
 from psycopg.rows import dict_row
 
-from errors import DatabaseError, SchemaError, UnknownPlaylist
+from errors import DatabaseError, DatabaseUnreachable, SchemaError, UnknownPlaylist
 from storage.connections import Connection, connect, expected_errors
 from storage.named import SQL_FOLDER, as_statement, queries
 
@@ -42,6 +42,18 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 
 # Parameters for which a query is described without an answer.
 _NOTHING: Mapping[str, dict[str, Any]] = {"sequence_by_id": {"sequence_id": None}, "songs_by_id": {"song_ids": []}}
+
+# What PostgreSQL says of an id that is none of the key's type; None: psycopg's own word for a text with a NUL in it.  Any other
+# error of data (a division by zero, say) is the query's, and the playlist may well be there.
+_NO_ID_OF_THAT_TYPE = (
+    None,
+    errors.InvalidTextRepresentation.sqlstate,
+    errors.NumericValueOutOfRange.sqlstate,
+    errors.InvalidDatetimeFormat.sqlstate,
+    errors.DatetimeFieldOverflow.sqlstate,
+    errors.CharacterNotInRepertoire.sqlstate,
+    errors.UntranslatableCharacter.sqlstate,
+)
 
 _SEQUENCE_ID = re.compile(r"%\(sequence_id\)[sbt]")  # as psycopg writes the parameter
 
@@ -92,15 +104,21 @@ def check_contract(connection: Connection, queries_folder: Path) -> SourceColumn
 
 
 def sequence_by_id(connection: Connection, queries_folder: Path, sequence_id: Id) -> list[Id]:
-    """The song ids of one playlist or session, oldest first.  Raises UnknownPlaylist when it has no song."""
+    """The song ids of one playlist or session, oldest first.
+
+    Raises UnknownPlaylist when it has no song, DatabaseError when it cannot be read.
+    """
     query = _statement(queries_folder, "sequence_by_id")
     try:
         # A savepoint: a text that is no number is an error to a numeric key, and the caller's transaction is to survive it.
         with expected_errors(), connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             # As text, whose type PostgreSQL takes from what it is compared with: 7 and "7" find both a number and a text.
             rows = cursor.execute(query, {"sequence_id": str(sequence_id)}).fetchall()
-    except errors.DataError as exc:
-        raise UnknownPlaylist(f"no playlist {sequence_id!r}: {exc.diag.message_primary}") from exc
+    except psycopg.Error as exc:
+        said = exc.diag.message_primary or exc
+        if isinstance(exc, psycopg.DataError) and exc.sqlstate in _NO_ID_OF_THAT_TYPE:
+            raise UnknownPlaylist(f"no playlist {sequence_id!r}: {said}") from exc
+        raise DatabaseError(f"playlist {sequence_id!r} cannot be read: {said}") from exc
     except TypeError as exc:  # psycopg's word for a parameter without a name
         raise SchemaError("sequence_by_id.sql has the parameter %s: write %(sequence_id)s") from exc
     if not rows:
@@ -111,17 +129,20 @@ def sequence_by_id(connection: Connection, queries_folder: Path, sequence_id: Id
 
 def sequences_by_ids(
     connection: Connection, queries_folder: Path, sequence_ids: Sequence[Id]
-) -> list[list[Id] | UnknownPlaylist]:
-    """The song ids of several sequences, read in one query; in place of one that has none stands the error that says so.
+) -> list[list[Id] | UnknownPlaylist | DatabaseError]:
+    """The song ids of several sequences, read in one query; in place of one that has none, or fails, stands its error.
 
-    Raises SchemaError when the query fails whatever the id is.
+    When that query fails they are read one by one.  Raises what a connection raises that is lost.
     """
     texts = [str(sequence_id) for sequence_id in sequence_ids]
     try:
         with expected_errors(), connection.transaction():
             rows = connection.execute(_statement_for_many(connection, queries_folder), {"sequence_ids": texts}).fetchall()
-    except (errors.DataError, SchemaError):
-        # One id may be of another type, and a query may be of a kind that cannot stand inside another one.
+    except (DatabaseError, psycopg.Error) as exc:
+        if _is_lost(connection, exc):
+            raise
+        # One id may be of another type or take longer than statement_timeout allows, or the query may be of a kind that cannot
+        # stand inside another one.
         return [_songs_or_error(connection, queries_folder, text) for text in texts]
     songs: list[list[Id]] = [[] for _ in texts]
     for place, song_id in rows:
@@ -164,11 +185,20 @@ def _unknown(sequence_id: Id) -> UnknownPlaylist:
     return UnknownPlaylist(f"no playlist {sequence_id!r} in the database, or it is empty")
 
 
-def _songs_or_error(connection: Connection, queries_folder: Path, sequence_id: Id) -> list[Id] | UnknownPlaylist:
+def _songs_or_error(connection: Connection, queries_folder: Path, sequence_id: Id) -> list[Id] | UnknownPlaylist | DatabaseError:
     try:
         return sequence_by_id(connection, queries_folder, sequence_id)
     except UnknownPlaylist as exc:
         return exc
+    except DatabaseError as exc:
+        if _is_lost(connection, exc):
+            raise
+        return exc
+
+
+def _is_lost(connection: Connection, exc: Exception) -> bool:
+    """Whether it is the way to the server that an error is about, and not one statement."""
+    return connection.closed or isinstance(exc, DatabaseUnreachable)
 
 
 def _statement_for_many(connection: Connection, queries_folder: Path) -> sql.Composed:

@@ -6,6 +6,10 @@
 -- waiting.
 SELECT recommender.request(%(playlist_id)s::text, %(options)s, %(idempotency_key)s, %(priority)s);
 
+-- name: request_of_key
+-- The request that an idempotency key stands for, if any.
+SELECT recommender.request_of_key(%(idempotency_key)s, %(playlist_id)s, %(options)s);
+
 -- name: claim
 -- Takes requests for one worker: the highest priority first, among equals the longest-waiting one.  Who is asking for the same at
 -- the moment has locked its row, so that it is passed over until that transaction's songs can be read.

@@ -5,6 +5,7 @@ import pytest
 from config import Config, DatabaseConfig, ServiceConfig
 from errors import DatabaseUnreachable, KeyReused, UnknownPlaylist, UnknownRequest
 from jobs.desk import RequestDesk
+from storage.connections import connect
 from storage.requests import State
 from tests.jobs.world import add_playlist, cut_connections, state_of, work_once
 from tests.serving.small import small_recommender
@@ -102,3 +103,15 @@ def test_the_same_key_is_the_same_request(desk, database_url):
     assert desk.accept("p", {}, idempotency_key="k") == first != desk.accept("p", {})
     with pytest.raises(KeyReused):
         desk.accept("p", {"count": 3}, idempotency_key="k")
+
+
+def test_a_key_stands_for_its_request_when_the_playlist_is_gone(desk, database_url):
+    add_playlist(database_url, "p", ["s00"])
+    first = desk.accept("p", {}, idempotency_key="k")
+    with connect(database_url) as connection:
+        connection.execute("DELETE FROM music.playlist")
+    assert desk.accept("p", {}, idempotency_key="k") == first
+    with pytest.raises(KeyReused):
+        desk.accept("p", {"count": 3}, idempotency_key="k")
+    with pytest.raises(UnknownPlaylist):
+        desk.accept("p", {}, idempotency_key="another")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.queue_crew import STUB_COUNT, Verdict, judge, kill_postmaster, kill_workers, make_world
+from benchmarks.queue_crew import STUB_COUNT, EmptiedQueue, Verdict, judge, kill_postmaster, kill_workers, make_world
 from storage.requests import RankedSong, add_request, claim, finish
+from tests.jobs.world import wait_until
 
 pytestmark = pytest.mark.pooled
 
@@ -33,6 +34,19 @@ def test_a_killed_postmaster_loses_doubles_and_tears_nothing_that_was_acknowledg
     verdict = kill_postmaster(reachable_folder, "music", kills=2, requests=150)
     assert verdict == Verdict(requests=verdict.requests, kills=2, lost=0, doubled=0, torn=0, retried=verdict.retried)
     assert verdict.requests >= 150
+
+
+@pytest.mark.direct
+@pytest.mark.parametrize("is_notified", [True, False])
+def test_each_question_to_a_queue_that_is_kept_empty_wakes_unless_the_settings_spare_it(connection, database_url, is_notified):
+    connection.autocommit = True
+    connection.execute("UPDATE recommender.setting SET notify = %s", [is_notified])
+    with EmptiedQueue(database_url) as emptied:
+        for number in range(1, 6):
+            add_request(connection, "p")
+            wait_until(lambda number=number: emptied.taken == number)
+        wait_until(lambda: emptied.heard == 5 * is_notified)
+    assert (emptied.taken, emptied.heard) == (5, 5 * is_notified)
 
 
 @pytest.fixture

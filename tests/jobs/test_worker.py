@@ -241,6 +241,31 @@ def test_a_query_file_that_cannot_be_run_fails_attempts_and_not_the_worker(datab
     assert (state_of(database_url, request_id).state, state_of(database_url, after).state) == (State.FAILED, State.DONE)
 
 
+# As statement_timeout ends a query, without the time.
+TAKE_TOO_LONG = "CREATE FUNCTION take_too_long() RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE query_canceled; END'"
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT 1 / 0", "playlist 'poison' cannot be read: division by zero"),
+        ("SELECT take_too_long()", "the database could not carry on: query_canceled"),
+    ],
+)
+def test_a_playlist_that_cannot_be_read_is_tried_again_without_the_others(database_url, tmp_path, sql, told):
+    query = f"SELECT 's00' AS song_id WHERE CASE %(sequence_id)s WHEN 'poison' THEN ({sql}) IS NULL ELSE true END"
+    (tmp_path / "sequence_by_id.sql").write_text(query)
+    first, poison, last = (ask(database_url, playlist_id) for playlist_id in ("first", "poison", "last"))
+    with connect(database_url) as connection:
+        connection.execute(TAKE_TOO_LONG)
+        connection.commit()
+        worker = new_worker(database_url, small_recommender(), queries_folder=tmp_path)
+        assert worker.work(connection, threading.Event()) == 3
+    assert [state_of(database_url, request_id).state for request_id in (first, last)] == [State.DONE, State.DONE]
+    waiting = state_of(database_url, poison)
+    assert (waiting.state, waiting.attempts, waiting.error) == (State.QUEUED, 1, told)
+
+
 def test_an_answer_that_cannot_be_written_fails_alone(database_url):
     add_playlist(database_url, "good", ["s00"])
     add_playlist(database_url, "torn", ["s01"])

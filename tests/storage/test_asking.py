@@ -121,7 +121,7 @@ def test_options_too_long_for_an_index_are_no_error(connection):
 
 def test_connections_that_ask_at_once_make_one_request(database_url, connection):
     # On a busy machine eight commits may take longer than a request waits to be joined (50 ms); then it would stand alone.
-    connection.execute("ALTER FUNCTION recommender.accept SET lock_timeout = '20s'")
+    connection.execute("ALTER FUNCTION recommender.join_or_add SET lock_timeout = '20s'")
     connection.commit()
     barrier = threading.Barrier(8)
 
@@ -170,6 +170,83 @@ def test_a_repeatable_transaction_asks_beside_one_that_it_cannot_see(connection,
     first = add_request(another_connection, "p")
     another_connection.commit()
     assert add_request(connection, "p") != first
+
+
+def test_of_many_only_those_stand_apart_that_somebody_else_asks_for(connection, another_connection):
+    for playlist_id in ("b", "d", "e"):
+        add_request(connection, playlist_id)
+    connection.commit()
+    add_request(connection, "b")  # joins, and so holds the row
+    add_request(connection, "c")  # is not to be seen yet
+    asked = another_connection.execute("SELECT recommender.request_many(ARRAY['e', 'd', 'c', 'b', 'a'])").fetchall()
+    another_connection.commit()
+    connection.commit()
+    openness = "SELECT playlist_id, array_agg(is_open ORDER BY request_id) FROM recommender.request GROUP BY playlist_id"
+    assert sorted(connection.execute(openness).fetchall()) == [
+        ("a", [True]),
+        ("b", [True, False]),
+        ("c", [True, False]),
+        ("d", [True]),
+        ("e", [True]),
+    ]
+    assert [request_state(connection, request_id).playlist_id for (request_id,) in asked] == ["e", "d", "c", "b", "a"]
+
+
+def test_of_many_that_somebody_else_asks_for_most_are_not_even_tried(connection, another_connection):
+    twice = "SELECT recommender.request_many(ARRAY(SELECT n FROM generate_series(1, 300) AS n))"
+    connection.execute(twice)
+    another_connection.execute("SET statement_timeout = '10s'")  # 300 times 50 ms would be 15 s
+    another_connection.execute(twice)
+    another_connection.commit()
+    connection.commit()
+    assert value(connection, "SELECT count(*) FROM recommender.request WHERE NOT is_open") == 300
+
+
+# --- locks on the whole table ------------------------------------------------------------------------------------------------
+
+TABLE_LOCKS = ["LOCK TABLE recommender.request IN SHARE MODE", "SELECT recommender.create_latest()"]
+ASKING = {
+    "one": "SELECT recommender.request('p')",
+    "many": "SELECT recommender.request_many(ARRAY['p'])",
+    "a trigger": "WITH added AS (INSERT INTO mix_track VALUES ('p') RETURNING 1) SELECT * FROM added",
+}
+
+
+@pytest.mark.parametrize("lock", TABLE_LOCKS)
+@pytest.mark.parametrize("asking", ASKING)
+def test_asking_waits_for_the_end_of_a_lock_on_the_whole_table_and_joins(connection, database_url, lock, asking):
+    connection.execute(OWN_TABLE.replace("mix_id int", "mix_id text").replace(", '{\"count\": 5}'", ""))
+    first = add_request(connection, "p")
+    connection.commit()
+    connection.execute(lock)
+    notices = []
+
+    def ask():
+        with connect(database_url) as waiting:
+            notices.append(notices_of(waiting))
+            waiting.execute(ASKING[asking])
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join(timeout=0.3)
+    assert thread.is_alive()
+    connection.commit()
+    thread.join()
+    assert notices == [[]]
+    assert connection.execute("SELECT request_id FROM recommender.request").fetchall() == [(first,)]
+
+
+@pytest.mark.parametrize("asking", ["one", "many"])
+def test_asking_waits_for_the_whole_table_as_long_as_the_caller_says(connection, another_connection, asking):
+    connection.execute(TABLE_LOCKS[0])
+    another_connection.execute("SET LOCAL lock_timeout = '120ms'")
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        another_connection.execute(ASKING[asking])
+    another_connection.rollback()
+    connection.rollback()
+    another_connection.execute("SET LOCAL lock_timeout = '120ms'")
+    another_connection.execute(ASKING[asking])
+    assert value(another_connection, "SHOW lock_timeout") == "120ms"
 
 
 # --- priorities and the cap --------------------------------------------------------------------------------------------------

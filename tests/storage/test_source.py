@@ -1,3 +1,4 @@
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -312,6 +313,39 @@ def test_an_id_of_another_type_spoils_no_other_one(own, own_queries):
 )
 def test_a_query_that_fails_for_every_id_is_a_schema_error(own, own_queries, old, new, told):
     rewrite(own_queries, "sequence_by_id", old, new)
-    with pytest.raises(SchemaError, match=told):
-        sequences_by_ids(own, own_queries, [str(PLAYLIST)])
+    [found] = sequences_by_ids(own, own_queries, [str(PLAYLIST)])
+    assert isinstance(found, SchemaError)
+    assert re.search(told, str(found))
     assert own.execute("SELECT 1").fetchone() == (1,)  # the caller's transaction goes on
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT 1 / 0", "playlist 'bad' cannot be read: division by zero"),
+        ("SELECT pg_sleep(60)", "the database could not carry on: canceling statement due to statement timeout"),
+        (
+            "SELECT 1 UNION ALL SELECT 2",
+            "more than one row returned by a subquery used as an expression: correct the query files",
+        ),
+        ("SELECT recommender.refuse()", "playlist 'bad' cannot be read: page is gone"),
+    ],
+)
+def test_a_sequence_that_cannot_be_read_spoils_no_other_one(music, tmp_path, sql, told):
+    music.execute(
+        "CREATE FUNCTION recommender.refuse() RETURNS int LANGUAGE plpgsql AS "
+        "$$BEGIN RAISE data_corrupted USING MESSAGE = 'page is gone'; END$$"
+    )
+    query = f"SELECT 's1' AS song_id WHERE CASE %(sequence_id)s::text WHEN 'bad' THEN ({sql}) IS NULL ELSE true END"
+    (tmp_path / "sequence_by_id.sql").write_text(query)
+    music.execute("SET LOCAL statement_timeout = '500ms'")
+    before, bad, after = sequences_by_ids(music, tmp_path, ["p1", "bad", "p2"])
+    assert (before, str(bad), after) == (["s1"], told, ["s1"])
+    assert isinstance(bad, DatabaseError)
+
+
+def test_a_connection_that_is_lost_is_no_error_of_a_sequence(music, tmp_path):
+    query = "SELECT pg_terminate_backend(pg_backend_pid())::text AS song_id WHERE %(sequence_id)s <> ''"
+    (tmp_path / "sequence_by_id.sql").write_text(query)
+    with pytest.raises(DatabaseUnreachable):
+        sequences_by_ids(music, tmp_path, ["p1", "p2"])
