@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+PEERS_VENV ?= .venv-peers
+SETS ?= playlists playlists_large listening
 
 # Two OpenMP threads that wait for each other by spinning run every trainer about ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint format install install-dev clean bench-main bench-results bench-queue
+.PHONY: demo test lint format install install-dev clean bench-main bench-results bench-queue bench-quality
 
 demo: $(VENV)/.requirements
 	$(BIN)/python cli.py demo
@@ -39,6 +41,17 @@ bench-results: $(VENV)/.requirements
 # Kills, throughput and latency of the request queue, on a PostgreSQL of its own.
 bench-queue: $(VENV)/.requirements
 	$(BIN)/python -m benchmarks.queue
+
+# Our model beside everything that can be installed; SETS="playlists listening" names the data sets.  Hours: three seeds of each.
+bench-quality: $(VENV)/.requirements $(PEERS_VENV)/.requirements
+	$(BIN)/python -m benchmarks.quality $(DATA) --sets $(SETS) --peers-python $(PEERS_VENV)/bin/python
+
+# The peers pin numpy below 2, so they live apart.
+$(PEERS_VENV)/.requirements: benchmarks/quality/requirements-peers.txt
+	test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	echo '*' > $(PEERS_VENV)/.gitignore
+	$(PEERS_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	touch $@
 
 $(VENV)/.requirements: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

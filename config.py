@@ -142,14 +142,26 @@ class MemoryConfig:
 
     neighbours: int = 64
     """Songs kept per song, artist or album in each relation."""
+    window: int = 50
+    """Songs up to so many places apart stand after or before each other; further apart they count less, 1 / sqrt(places)."""
+    folds: int = 4
+    """Parts of the training lists; a list is trained on with the counts of the other parts, as if it were new."""
+    after_reach: int = 20
+    """Songs that came after this one in training sequences."""
+    before_reach: int = 12
+    """Songs that came before this one in training sequences."""
     next_reach: int = 3
     """Songs that directly followed this one in training sequences."""
-    near_reach: int = 12
-    """Songs that stood in the same training sequences as this one."""
-    same_reach: int = 31
+    near_reach: int = 0
+    """Songs that stood in the same training sequences as this one, anywhere."""
+    lists: int = 24
+    """Training lists, the most similar to this one, whose songs are looked up; 0 leaves them out."""
+    lists_reach: int = 31
+    """Songs by which lists are compared."""
+    same_reach: int = 100
     """The song itself: repeats, or their absence."""
-    again_reach: int = 31
-    """What followed the last song when it was heard before in the same sequence."""
+    again_reach: int = 193
+    """What followed the last songs when they were heard before in the same sequence."""
     artist_reach: int = 8
     """Songs of the same artist."""
     album_reach: int = 4
@@ -158,8 +170,14 @@ class MemoryConfig:
     """The next track of the same album, where track numbers are known."""
 
     def __post_init__(self) -> None:
-        _require(self.neighbours >= 1, "neighbours", self.neighbours, "at least 1")
-        for name in ("next_reach", "near_reach", "same_reach", "again_reach", "artist_reach", "album_reach", "track_reach"):
+        for name in ("neighbours", "window", "lists_reach"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.folds >= 2, "folds", self.folds, "at least 2")
+        _require(self.lists >= 0, "lists", self.lists, "0 (none) or more")
+        for name in (
+            *("after_reach", "before_reach", "next_reach", "near_reach", "same_reach", "again_reach"),
+            *("artist_reach", "album_reach", "track_reach"),
+        ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (not looked up) or more")
 
 

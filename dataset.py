@@ -29,7 +29,7 @@ from torch import Tensor
 
 from config import MASK, PAD, TrainingConfig
 from errors import DataError, SnapshotError
-from model import OwnList, pair_slots
+from memory import Origin
 
 FORMAT_VERSION = 2
 COLUMNS = ("song_artist", "song_album", "song_features", "sequences", "offsets", "split", "lists")
@@ -348,37 +348,17 @@ class Batch:
     songs: Tensor  # (B, L) int64, left-padded with PAD
     places: Tensor  # (M,) int64 indices into the B * L flattened places
     targets: Tensor  # (M,) int64 song numbers
-    own: OwnList  # what the list of each row has put into the counts of the training part
+    origin: Origin  # the list of each row
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ragged:
-    """Distinct values of each of G lists, of any number: one flat tensor with offsets."""
+def numbered_lists(lists: np.ndarray) -> np.ndarray:
+    """The lists of the training sequences (S,) numbered 0..G-1, as everybody who counts or trains numbers them."""
+    return np.unique(lists, return_inverse=True)[1].astype(np.int64)
 
-    values: Tensor  # (r,) int32, ascending within a list
-    offsets: Tensor  # (G + 1,) int64
 
-    @classmethod
-    def of(cls, lists: np.ndarray, values: np.ndarray, device: torch.device | str) -> "Ragged":
-        """Group values (r,) by their list (r,) in 0..G-1, dropping doubles; lists without values stay empty."""
-        order = np.lexsort((values, lists))
-        lists, values = lists[order], values[order]
-        kept = np.concatenate([[True], (np.diff(lists) != 0) | (np.diff(values) != 0)]) if len(values) else np.zeros(0, bool)
-        sizes = np.bincount(lists[kept], minlength=int(lists[-1]) + 1 if len(lists) else 0)
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        return cls(
-            values=torch.from_numpy(values[kept].astype(np.int32)).to(device), offsets=torch.from_numpy(offsets).to(device)
-        )
-
-    def padded(self, lists: Tensor) -> Tensor:
-        """The values of each of B lists side by side, padded on the right with 0: (B, longest) int64."""
-        inner = lists.clamp(max=len(self.offsets) - 2)
-        starts, ends = self.offsets[inner], self.offsets[inner + 1]
-        ends = torch.where(lists == inner, ends, starts)  # a list beyond the last one with values has none
-        width = max(1, int((ends - starts).max()))
-        index = starts[:, None] + torch.arange(width, device=starts.device)  # (B, longest)
-        inside = index < ends[:, None]
-        return torch.where(inside, self.values[index.clamp(max=len(self.values) - 1)].long(), PAD)
+def fold_of_lists(n_lists: int, folds: int) -> np.ndarray:
+    """Deal lists into folds of equal size, at random but always alike: (G,) int64 in 0..folds-1."""
+    return np.random.default_rng(0).permutation(n_lists) % folds
 
 
 class Windows(NamedTuple):
@@ -408,24 +388,26 @@ class TrainingRows:
         seq_len: int,
         device: torch.device | str = "cpu",
         lists: np.ndarray | None = None,
+        *,
+        row_len: int | None = None,
+        folds: int = 2,
     ):
-        """`lists` (S,) names the list that each sequence is a version of; None: each is its own."""
+        """`lists` (S,) names the list that each sequence is a version of; None: each is its own.
+
+        Rows are cut to `row_len` songs (None: `seq_len`), of which the last `seq_len` are predicted.  `folds` as in MemoryConfig.
+        """
         usable = ends - starts >= 2
         self.flat = torch.from_numpy(np.array(sequences)).to(device)  # (R,) int32
         self.starts = torch.from_numpy(np.ascontiguousarray(starts[usable])).to(device)  # (S,)
         self.ends = torch.from_numpy(np.ascontiguousarray(ends[usable])).to(device)  # (S,)
         self.seq_len = seq_len
+        self.row_len = max(seq_len, row_len or 0)
         if not len(self.starts):
             raise DataError("no training sequence has two songs: nothing can be learned from this snapshot")
         lists = np.arange(len(starts)) if lists is None else np.asarray(lists)
-        songs, offsets = take_ranges(sequences, starts, ends)
-        number = np.unique(lists, return_inverse=True)[1]
+        number = numbered_lists(lists)
         self.lists = torch.from_numpy(number[usable]).to(device)  # (S,) 0..G-1
-        list_of_row = np.repeat(number, np.diff(offsets))
-        self.own_songs = Ragged.of(list_of_row, songs, device)
-        adjoining = np.diff(np.repeat(np.arange(len(starts)), np.diff(offsets))) == 0
-        codes = pair_slots(songs[:-1][adjoining].astype(np.int64), songs[1:][adjoining].astype(np.int64))
-        self.own_pairs = Ragged.of(list_of_row[1:][adjoining], codes, device)
+        self.editions = torch.from_numpy(1 + fold_of_lists(int(number.max()) + 1, folds)).to(device)  # (G,)
 
     def epoch(self, batch_size: int, generator: torch.Generator, part: int = 0, n_parts: int = 1) -> Iterator[Windows]:
         """All windows once, in random order, B at a time.
@@ -476,9 +458,10 @@ class TrainingRows:
 def training_batch(rows: TrainingRows, windows: Windows, config: TrainingConfig, generator: torch.Generator) -> Batch:
     """Hide songs for the cloze objective (BERT4Rec, Sun et al. 2019, section 3.6).
 
-    Rows are cut on the left to the last `seq_len` songs before their end and padded on the left.  In a share of
+    Rows are cut on the left to the last `row_len` songs before their end and padded on the left.  In a share of
     `last_item_probability` of the rows the end is first moved to a random earlier place and only the last song is hidden, as
-    it is when the model is used; in the others every place is hidden with `cloze_probability`, at least one.
+    it is when the model is used; in the others each of the last `seq_len` places is hidden with `cloze_probability`, at least
+    one.
     """
     firsts, ends, lists = windows
     B, device = len(ends), ends.device
@@ -487,10 +470,10 @@ def training_batch(rows: TrainingRows, windows: Windows, config: TrainingConfig,
     earliest = torch.minimum(torch.maximum(firsts + 2, ends - rows.seq_len + 1), ends)
     moved = earliest + (torch.rand(B, generator=generator, device=device) * (ends - earliest + 1)).long()
     ends = torch.where(is_last, torch.minimum(moved, ends), ends)
-    songs = left_padded(rows.flat, firsts, ends, rows.seq_len)  # (B, L)
+    songs = left_padded(rows.flat, firsts, ends, rows.row_len)  # (B, L)
     L = songs.shape[1]
 
-    real = songs != PAD
+    real = (songs != PAD) & (torch.arange(L, device=device) >= L - rows.seq_len)
     chance = torch.rand(B, L, generator=generator, device=device).masked_fill(~real, 2.0)
     hidden = chance < config.cloze_probability
     hidden |= chance == chance.amin(dim=1, keepdim=True)  # at least one
@@ -499,8 +482,8 @@ def training_batch(rows: TrainingRows, windows: Windows, config: TrainingConfig,
 
     places = hidden.flatten().nonzero().squeeze(1)  # (M,)
     targets = songs.flatten()[places]
-    own = OwnList(songs=rows.own_songs.padded(lists), pairs=rows.own_pairs.padded(lists))
-    return Batch(songs=songs.masked_fill(hidden, MASK), places=places, targets=targets, own=own)
+    origin = Origin(lists=lists, editions=rows.editions[lists])
+    return Batch(songs=songs.masked_fill(hidden, MASK), places=places, targets=targets, origin=origin)
 
 
 def left_padded(flat: Tensor, firsts: Tensor, ends: Tensor, seq_len: int) -> Tensor:

@@ -5,20 +5,22 @@ hidden songs of a sequence.  A song enters as its song, album and artist embeddi
 numeric features, and leaves through the same parts: the score of a song is the product of the encoder's output with that sum.
 So a song that no training sequence held still has a score, from its artist, its album and how it sounds.
 
+Beside it stands a memory (`memory`) of what plain counting knows.  Each learns to predict the hidden songs by itself, and the
+score is the memory's plus `encoder_weight` times the encoder's.  That weight is chosen on held-out lists (`engine.fusion`), not
+trained: the encoder has seen the training lists and the memory has not, so in training the encoder looks better than it is.
+
 Shape letters: B rows of a batch, L places of a row, M masked places of a batch, V songs of the catalogue (the three specials
 included), T songs seen in training (a prefix of V), K sampled negatives, D width of the model, F feature columns, H heads.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
+from memory import LookedUp, Memory, Origin
 
 # The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
 EMBEDDING_STD = 0.05
@@ -151,159 +153,6 @@ class Block(nn.Module):
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Relation:
-    """Which songs stand in one relation to a song (or to its artist, or album), and how many training sequences support it."""
-
-    name: str
-    songs: Tensor  # (rows, K) int32, strongest first, PAD where there are fewer
-    counts: Tensor  # (rows, K) float32 sequences that support the pair
-    totals: Tensor  # (rows,) float32 sequences that hold the row's song (artist, album)
-    reach: int  # how many songs back from the place to predict it is looked up
-    key_of_song: Tensor | None = None  # (V,) the row of each song; None: its number
-    is_counted: bool = True  # False: holds by itself, and no training list is taken out of it
-    counts_pairs: bool = False  # True: counts lists where one directly follows the other; False: lists that hold the song
-
-
-class OwnList(NamedTuple):
-    """What the list of each training row has put into the counts, to be taken out again; 0 where a list has fewer."""
-
-    songs: Tensor  # (B, any) int64 its songs
-    pairs: Tensor  # (B, any) int64 `pair_slots` of the songs that directly follow each other in it
-
-
-# Pairs are remembered as one of so many slots: a list of 1,000 pairs mistakes 1.5 % of other pairs for its own.
-PAIR_SLOTS = 1 << 16
-
-Numbers = TypeVar("Numbers", Tensor, np.ndarray)
-
-
-def pair_slots(first: Numbers, second: Numbers) -> Numbers:
-    """A slot in 1..PAIR_SLOTS - 1 for each ordered pair of song numbers (int64), the same for tensors and arrays."""
-    return 1 + (first * 1_000_003 + second * 8_191) % (PAIR_SLOTS - 1)
-
-
-class LookedUp(NamedTuple):
-    """Sparse additions to the scores of M places: C songs each, which may occur more than once; PAD stands for none."""
-
-    songs: Tensor  # (M, C) int64
-    bonus: Tensor  # (M, C)
-
-
-AGAIN = "again"  # the relation that is found in the sequence itself, not in a table
-
-
-class Memory(nn.Module):
-    """Counts and copies: adds to the scores of songs that stand in known relations to the songs of the sequence.
-
-    A transformer of this size neither counts nor copies well (next plays in listening histories repeat or follow fixed pairs),
-    while a counter knows nothing else.  Here the encoder decides, by gates from its output, how much each kind of evidence
-    weighs at this place; both are learned together.  Its closest relative is the pointer of See et al. 2017 (section 2.2).
-
-    In training the list at hand has supported the very pairs that it would look up, so its own support is taken out: one from
-    each count that it is part of (leave-one-out), else the model would learn to trust counts that no new list has.
-    """
-
-    song_plays: Tensor
-    CHANNELS = 3  # share c / n of the key's sequences, log(1 + c), cosine c / sqrt(n m)
-    INITIAL_WEIGHTS = (2.0, 0.5, 2.0)
-
-    def __init__(self, d_model: int, relations: Sequence[Relation], song_plays: Tensor, again_reach: int = 0):
-        """`song_plays` (V,): training sequences that hold each song, m in the cosine.
-
-        With `again_reach`, what followed the last song when it stood up to so many places earlier in the same sequence is a
-        relation too.
-        """
-        super().__init__()
-        self.names = [relation.name for relation in relations] + ([AGAIN] if again_reach else [])
-        self.reaches = [relation.reach for relation in relations] + ([again_reach] if again_reach else [])
-        self.is_counted = [relation.is_counted for relation in relations] + ([False] if again_reach else [])
-        self.counts_pairs = [relation.counts_pairs for relation in relations] + ([False] if again_reach else [])
-        self.register_buffer("song_plays", song_plays.float())
-        for relation in relations:
-            for part in ("songs", "counts", "totals", "key_of_song"):
-                self.register_buffer(f"{relation.name}_{part}", getattr(relation, part))
-        self.gate = nn.Linear(d_model, len(self.names) * self.CHANNELS)
-        nn.init.zeros_(self.gate.weight)
-        start = torch.tensor(self.INITIAL_WEIGHTS).repeat(len(self.names))
-        with torch.no_grad():
-            self.gate.bias.copy_(start.expm1().log())  # softplus(gate) begins at the initial weights
-        # How evidence fades with distance, per relation and channel.
-        self.fading = nn.ParameterList(
-            nn.Parameter((1 / torch.arange(1, reach + 1)).repeat(self.CHANNELS, 1)) for reach in self.reaches
-        )  # (CHANNELS, W) each
-
-    def forward(self, songs: Tensor, places: Tensor, queries: Tensor, own: OwnList | None = None) -> LookedUp:
-        """Look up the songs before each place: `songs` (B, L), `places` (M,) in B * L, `queries` (M, D) from the encoder.
-
-        `own` tells in training what each row's own list has put into the counts; None takes nothing out.
-        """
-        row, column = places // songs.shape[1], places % songs.shape[1]
-        gates = F.softplus(self.gate(queries)).view(len(places), len(self.names), self.CHANNELS)  # (M, R, CHANNELS)
-        own_songs = own_pairs = None
-        if own is not None:
-            own_songs = _marked(own.songs, len(self.song_plays))  # (B, V)
-            own_pairs = _marked(own.pairs, PAIR_SLOTS)  # (B, PAIR_SLOTS)
-        found = []
-        for number, name in enumerate(self.names):
-            context = self._context(songs, row, column, self.reaches[number])  # (M, W)
-            if name == AGAIN:
-                neighbours, evidence = self._heard_again(songs, row, column, context)
-            else:
-                keys = self._keys(name, context)
-                neighbours = self.get_buffer(f"{name}_songs")[keys].long()  # (M, W, K)
-                evidence = self._evidence(name, keys, neighbours)  # (3, M, W, K): counts, totals, plays
-                if own_songs is not None and own_pairs is not None and self.is_counted[number]:
-                    holds = own_songs[row[:, None, None], neighbours]  # (M, W, K)
-                    follows = (
-                        own_pairs[row[:, None, None], pair_slots(context[..., None], neighbours)]
-                        if self.counts_pairs[number]
-                        else holds
-                    )
-                    evidence = evidence - torch.stack([follows, torch.ones_like(holds), holds]).float()
-                evidence = self._channels(evidence.clamp(min=0), neighbours)  # (CHANNELS, M, W, K)
-            weights = gates[:, number].T[:, :, None] * self.fading[number][:, None, :]  # (CHANNELS, M, W)
-            bonus = (weights[..., None] * evidence).sum(0)  # (M, W, K)
-            found.append((neighbours.flatten(1), bonus.flatten(1)))
-        return LookedUp(torch.cat([songs for songs, _ in found], dim=1), torch.cat([bonus for _, bonus in found], dim=1))
-
-    @staticmethod
-    def _context(songs: Tensor, row: Tensor, column: Tensor, reach: int, skipped: int = 0) -> Tensor:
-        """The songs one, two, ... `reach` places before each place (M,), PAD beyond the row: (M, W)."""
-        back = column[:, None] - torch.arange(1, reach + 1, device=songs.device) - skipped
-        return torch.where(back >= 0, songs[row[:, None], back.clamp(min=0)], PAD)
-
-    def _heard_again(self, songs: Tensor, row: Tensor, column: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Songs of the context whose predecessor is the last song: (M, W, 1) and evidence of one in each channel."""
-        before = self._context(songs, row, column, context.shape[1], skipped=1)  # (M, W)
-        follows = (before == context[:, :1]) & (before >= FIRST_NUMBER) & (context >= FIRST_NUMBER)
-        return context[..., None], follows[..., None].float().expand(self.CHANNELS, -1, -1, -1)
-
-    def _keys(self, name: str, context: Tensor) -> Tensor:
-        """The table row of each context song; row PAD, which is empty, for what is no song or has no artist or album."""
-        key_of_song = getattr(self, f"{name}_key_of_song")
-        keys = context if key_of_song is None else key_of_song[context]
-        return torch.where((context >= FIRST_NUMBER) & (keys >= FIRST_NUMBER), keys, PAD)
-
-    def _evidence(self, name: str, keys: Tensor, neighbours: Tensor) -> Tensor:
-        """Lists that support the pair, that hold the key, that hold the neighbour: (M, W) and (M, W, K) to (3, M, W, K)."""
-        counts = self.get_buffer(f"{name}_counts")[keys]  # (M, W, K)
-        totals = self.get_buffer(f"{name}_totals")[keys][..., None].expand_as(counts)
-        return torch.stack([counts, totals, self.song_plays[neighbours]])
-
-    @staticmethod
-    def _channels(evidence: Tensor, neighbours: Tensor) -> Tensor:
-        """Share, logarithm and cosine of each neighbour, nothing at PAD: (3, M, W, K) to (CHANNELS, M, W, K)."""
-        counts, totals, plays = evidence.unbind()
-        share, cosine = counts / (totals + 1), counts / ((totals + 1) * (plays + 1)).sqrt()
-        return torch.stack([share, counts.log1p(), cosine]).masked_fill(neighbours == PAD, 0.0)
-
-
-def _marked(numbers: Tensor, width: int) -> Tensor:
-    """True at the columns named in each row: (B, any) to (B, width)."""
-    return torch.zeros(len(numbers), width, dtype=torch.bool, device=numbers.device).scatter_(1, numbers, True)
-
-
 class BERT4Rec(nn.Module):
     """The whole model.  Training calls it for a loss; serving takes `encode_last` and the output side."""
 
@@ -311,6 +160,7 @@ class BERT4Rec(nn.Module):
         super().__init__()
         self.config = config
         self.memory = memory
+        self.encoder_weight = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.n_fitted_songs = catalogue.n_fitted_songs
         self.n_fitted_albums, self.n_fitted_artists = catalogue.n_fitted_albums, catalogue.n_fitted_artists
         self.embedding = SongEmbedding(config, catalogue)
@@ -330,8 +180,13 @@ class BERT4Rec(nn.Module):
         """V: songs of the catalogue, the specials included."""
         return len(self.embedding.song_artist)
 
+    @property
+    def row_len(self) -> int:
+        """Songs of a row that are of use, the masked one included: the memory may look back further than the encoder."""
+        return max(self.config.seq_len, 1 + (self.memory.reach if self.memory is not None else 0))
+
     def encode(self, songs: Tensor, hidden_ids: Tensor | None = None) -> Tensor:
-        """Run the encoder over left-padded rows: (B, L) song numbers to (B, L, D)."""
+        """Run the encoder over left-padded rows: (B, L) song numbers to (B, L, D); L is `seq_len` at most."""
         L = songs.shape[1]
         distance = torch.arange(L - 1, -1, -1, device=songs.device)
         visible = (songs != PAD)[:, None, None, :]  # (B, 1, 1, L)
@@ -345,16 +200,19 @@ class BERT4Rec(nn.Module):
 
     def encode_last(self, songs: Tensor) -> Tensor:
         """The query of the last place of each row, (B, L) to (B, D); the last place holds MASK."""
-        return self.head(self.encode(songs)[:, -1])
+        return self.head(self.encode(songs[:, -self.config.seq_len :])[:, -1])
 
     def output_embeddings(self) -> Tensor:
-        """The output side for the whole catalogue, (V, D)."""
-        return self.embedding(torch.arange(self.n_songs, device=self.bias.device))
+        """The output side for the whole catalogue, (V, D), with the encoder's weight in it."""
+        return self.encoder_weight * self.embedding(torch.arange(self.n_songs, device=self.bias.device))
 
     def output_bias(self) -> Tensor:
-        """The bias for the whole catalogue, (V,): minus infinity at the specials, which are never recommended."""
+        """What each song of the catalogue gets at any place, (V,): minus infinity at the specials, never recommended."""
         bias = self.bias[UNKNOWN].repeat(self.n_songs)
         bias[: self.n_fitted_songs] = self.bias
+        bias = self.encoder_weight * bias
+        if self.memory is not None:
+            bias = bias + self.memory.prior()[0]
         bias[:FIRST_NUMBER] = -torch.inf
         return bias
 
@@ -390,25 +248,39 @@ class BERT4Rec(nn.Module):
         unknown_song_probability: float = 0.0,
         label_smoothing: float = 0.0,
         negatives: "Negatives | None" = None,
-        own: OwnList | None = None,
+        origin: Origin | None = None,
     ) -> Tensor:
         """Mean cross-entropy (nats) at the masked places: `songs` (B, L) with MASK, `places` (M,) in B * L, `targets` (M,).
 
-        Logits are computed at the masked places only.  With `negatives` each target is compared with the shared sample
-        instead of all T songs.  Ids are hidden with `unknown_song_probability` on the input and on the output side, so that
-        the rest of a song learns to stand in for its id.
+        With a memory it is the sum of two, of the encoder's scores and of the memory's; `origin` (B,) names the list of each row.
+        The encoder reads the last `seq_len` songs of a row and must be asked for none before.  Logits are computed at the masked
+        places only.  With `negatives` each target is compared with the shared sample instead of all T songs.  Ids are hidden
+        with `unknown_song_probability` on the input and on the output side, so that the rest of a song learns to stand in for
+        its id.
         """
-        hidden_ids = torch.rand(songs.shape, device=songs.device) < unknown_song_probability
-        queries = self.head(self.encode(songs, hidden_ids).flatten(0, 1)[places])  # (M, D)
-        if negatives is None:
-            songs_known = torch.arange(self.n_fitted_songs, device=songs.device)
-            hidden_known = torch.rand(songs_known.shape, device=songs.device) < unknown_song_probability
-            logits = queries @ self.embedding(songs_known, hidden_known).T + self._trained_bias(hidden_known)  # (M, T)
-            if self.memory is not None:
-                logits = self.add_looked_up(logits, self.memory(songs, places, queries, own))
-            return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-        looked_up = None if self.memory is None else self.memory(songs, places, queries, own)
-        return self._sampled_loss(queries, targets, negatives, looked_up, unknown_song_probability)
+        read = songs[:, -self.config.seq_len :]
+        hidden_ids = torch.rand(read.shape, device=songs.device) < unknown_song_probability
+        row, unread = places // songs.shape[1], songs.shape[1] - read.shape[1]
+        queries = self.head(self.encode(read, hidden_ids).flatten(0, 1)[places - unread * (row + 1)])  # (M, D)
+        looked_up = None if self.memory is None else self.memory(songs, places, queries, origin)
+        editions = None if origin is None else origin.editions[row]
+        if negatives is not None:
+            return self._sampled_loss(queries, targets, negatives, looked_up, editions, unknown_song_probability)
+        songs_known = torch.arange(self.n_fitted_songs, device=songs.device)
+        hidden_known = torch.rand(songs_known.shape, device=songs.device) < unknown_song_probability
+        logits = queries @ self.embedding(songs_known, hidden_known).T + self._trained_bias(hidden_known)  # (M, T)
+        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        if looked_up is None:
+            return loss
+        remembered = self.add_looked_up(self._prior_at(editions, songs_known, len(targets)), looked_up)  # (M, T)
+        remembered = remembered.masked_fill(songs_known < FIRST_NUMBER, -1e4)
+        return loss + F.cross_entropy(remembered, targets, label_smoothing=label_smoothing)
+
+    def _prior_at(self, editions: Tensor | None, songs: Tensor, M: int) -> Tensor:
+        """The memory's scores of some songs for their popularity at M places: (M, songs)."""
+        assert self.memory is not None
+        prior = self.memory.prior()[:, songs]  # (E, songs)
+        return prior[:1].expand(M, -1) if editions is None else prior[editions]
 
     def _trained_bias(self, hidden_known: Tensor) -> Tensor:
         """The bias of each fitted song (T,); where its id is hidden, that of an unknown song, which so learns its own."""
@@ -422,6 +294,7 @@ class BERT4Rec(nn.Module):
         targets: Tensor,
         negatives: "Negatives",
         looked_up: LookedUp | None,
+        editions: Tensor | None,
         unknown_song_probability: float,
     ) -> Tensor:
         """Softmax over the target and K shared negatives, each logit corrected by how often it is drawn (logQ).
@@ -434,16 +307,25 @@ class BERT4Rec(nn.Module):
         embeddings = self.embedding(drawn, hidden_ids)  # (M + K, D)
         bias = torch.where(hidden_ids, self.bias[UNKNOWN], self.bias[drawn])  # (M + K,)
         positive = (queries * embeddings[:M]).sum(-1) + bias[:M]  # (M,)
-        shared = queries @ embeddings[M:].T + (bias[M:] - negatives.log_expected_count)  # (M, K)
-        if looked_up is not None:
-            positive = positive + (looked_up.bonus * (looked_up.songs == targets[:, None])).sum(-1)
-            place_of_song = torch.full((self.n_songs,), K, device=drawn.device)
-            place_of_song[negatives.songs] = torch.arange(K, device=drawn.device)
-            wider = F.pad(shared, (0, 1))  # a last column takes the bonuses of songs that were not drawn
-            shared = wider.scatter_add(1, place_of_song[looked_up.songs], looked_up.bonus.to(wider.dtype))[:, :K]
-        shared = shared.masked_fill(targets[:, None] == negatives.songs, -torch.inf)  # a target is no negative of its own
-        logits = torch.cat([positive[:, None], shared], dim=1)  # (M, 1 + K)
-        return F.cross_entropy(logits, torch.zeros_like(targets))
+        loss = _sampled_cross_entropy(positive, queries @ embeddings[M:].T + bias[M:], targets, negatives)
+        if looked_up is None:
+            return loss
+        positive = self._prior_at(editions, targets, M).diagonal() + (
+            looked_up.bonus * (looked_up.songs == targets[:, None])
+        ).sum(-1)
+        place_of_song = torch.full((self.n_songs,), K, device=drawn.device)
+        place_of_song[negatives.songs] = torch.arange(K, device=drawn.device)
+        shared = F.pad(self._prior_at(editions, negatives.songs, M), (0, 1))  # a last column takes the songs that were not drawn
+        shared = shared.scatter_add(1, place_of_song[looked_up.songs], looked_up.bonus.to(shared.dtype))[:, :K]
+        return loss + _sampled_cross_entropy(positive, shared, targets, negatives)
+
+
+def _sampled_cross_entropy(positive: Tensor, shared: Tensor, targets: Tensor, negatives: "Negatives") -> Tensor:
+    """Cross-entropy of targets with scores (M,) among K negatives with scores (M, K), corrected by how often those are drawn."""
+    corrected = shared - negatives.log_expected_count
+    corrected = corrected.masked_fill(targets[:, None] == negatives.songs, -torch.inf)  # a target is no negative of its own
+    logits = torch.cat([positive[:, None], corrected], dim=1)  # (M, 1 + K)
+    return F.cross_entropy(logits, torch.zeros_like(targets))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -447,7 +447,7 @@ def encode_songs(catalogue: Catalogue, encoders: Encoders) -> SongColumns:
     album[numbers] = encoders.albums.encode(catalogue.album_ids)
     features = np.zeros((V, F), np.float32)
     features[UNKNOWN:] = encoders.features.encode(pd.DataFrame(index=[0]))
-    for first in range(0, len(catalogue), SONGS_PER_BLOCK):
+    for first in range(0, len(catalogue) if F else 0, SONGS_PER_BLOCK):  # a slice of no columns has no rows either
         block = slice(first, first + SONGS_PER_BLOCK)
         features[numbers[block]] = encoders.features.encode(_frame(catalogue.features[block]))
     log.info("encode: %d songs in, %d numbers with %d features out", len(catalogue), V, F)

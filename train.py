@@ -58,15 +58,16 @@ from engine.checkpoint import (
     writing,
 )
 from engine.comparison import baseline_scores, compare, validation_part
+from engine.fusion import weigh_encoder
 from engine.processes import Part, Process, own_part, process_group, seed_everything
 from engine.progress import Scalars, bar
-from engine.relations import build_relations, song_plays
+from engine.relations import build_memory
 from engine.schedule import Schedule
 from engine.scoring import score_function
 from errors import CheckpointError, ConfigError, exit_code_of
 from evaluation.protocols import Evaluation
 from evaluation.report import as_json, comparison_table
-from model import BERT4Rec, Catalogue, Memory, NegativeSampler
+from model import BERT4Rec, Catalogue, NegativeSampler
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import load_encoders
 from storage.connections import database_url
@@ -135,18 +136,15 @@ def build_model(config: Config, snapshot: Snapshot) -> BERT4Rec:
         n_fitted_albums=counts["fitted_albums"],
         n_fitted_artists=counts["fitted_artists"],
     )
-    relations = build_relations(snapshot, config.memory)
-    again_reach = config.memory.again_reach
-    has_memory = bool(relations) or again_reach > 0
-    memory = Memory(config.model.d_model, relations, song_plays(snapshot), again_reach) if has_memory else None
-    return BERT4Rec(config.model, catalogue, memory)
+    return BERT4Rec(config.model, catalogue, build_memory(snapshot, config.memory, config.model.d_model))
 
 
 def build_optimizer(model: BERT4Rec, config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW; weight decay on the matrices of the encoder only, not on embeddings, norms and biases."""
     tables = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}
-    decayed = [weight for weight in model.parameters() if weight.ndim >= 2 and id(weight) not in tables]
-    others = [weight for weight in model.parameters() if weight.ndim < 2 or id(weight) in tables]
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    decayed = [weight for weight in trained if weight.ndim >= 2 and id(weight) not in tables]
+    others = [weight for weight in trained if weight.ndim < 2 or id(weight) in tables]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
 
@@ -197,10 +195,10 @@ class Trainer:
         self.show_progress = show_progress and process.is_main
         training = config.training
         self.validation = validation_part(snapshot, config.evaluation, VALIDATION_TASKS)
-        self.rows = training_rows(config, snapshot, process)
         self.sampler = NegativeSampler(training_frequencies(snapshot).to(process.device))
         seed_everything(training.seed)
         self.model = build_model(config, snapshot).to(process.device)
+        self.rows = training_rows(config, snapshot, process, self.model.row_len)
         self.optimizer = build_optimizer(self.model, training)
         self.folder, self.progress = self._begin()
         # The buffers are the catalogue and the counts, the same in all processes and never changed: nothing to broadcast.
@@ -231,6 +229,7 @@ class Trainer:
                 self.progress.seconds = self.schedule.seconds_used()
                 if self.process.is_main:
                     self._finish_epoch(loss, scalars)
+                self.model.encoder_weight.data.fill_(self.process.broadcast(self.model.encoder_weight.item()))
         if self.process.is_main:
             self._finish()
         return self.folder
@@ -313,7 +312,7 @@ class Trainer:
                 unknown_song_probability=training.unknown_song_probability,
                 label_smoothing=training.label_smoothing,
                 negatives=negatives,
-                own=batch.own,
+                origin=batch.origin,
             )
         self.optimizer.zero_grad(set_to_none=True)
         (loss * part.weight).backward()  # type: ignore[no-untyped-call]
@@ -324,6 +323,7 @@ class Trainer:
     def _finish_epoch(self, loss: float, scalars: Scalars) -> None:
         """Validate, write the checkpoint and the history."""
         progress = self.progress
+        weigh_encoder(self.model, self.validation, self.process.device)
         metrics = dict(self.validation.judge(score_function(self.model, self.process.device)).metrics)
         gained = metrics[VALIDATION_METRIC] > progress.best
         progress.best = max(progress.best, metrics[VALIDATION_METRIC])
@@ -360,11 +360,13 @@ class Trainer:
         )  # fmt: skip
 
 
-def training_rows(config: Config, snapshot: Snapshot, process: Process) -> TrainingRows:
+def training_rows(config: Config, snapshot: Snapshot, process: Process, row_len: int) -> TrainingRows:
     """The training part, on the process's device."""
     starts, ends = snapshot.ranges(TRAIN)
     lists = snapshot.lists[snapshot.indices(TRAIN)]
-    return TrainingRows(snapshot.sequences, starts, ends, config.model.seq_len, process.device, lists)
+    return TrainingRows(
+        snapshot.sequences, starts, ends, config.model.seq_len, process.device, lists, row_len=row_len, folds=config.memory.folds
+    )
 
 
 def training_frequencies(snapshot: Snapshot) -> Tensor:
@@ -394,7 +396,8 @@ def resume(model: BERT4Rec, optimizer: torch.optim.Optimizer, config: Config, sn
     refuse_other_settings(read_settings(run).get("memory", {}), as_plain(config.memory))
     state = load_training_state(folder)
     try:
-        model.load_state_dict(load_checkpoint(folder).model.state_dict())
+        weights = dict(load_checkpoint(folder).model.named_parameters())
+        model.load_state_dict({**model.state_dict(), **weights})  # the tables are those of training, with all editions
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
     except (RuntimeError, ValueError, KeyError, TypeError) as exc:

@@ -42,8 +42,10 @@ from benchmarks.queue_crew import (
 )
 from config import FIRST_NUMBER, PROJECT_ROOT, MemoryConfig, ModelConfig, ServiceConfig
 from engine.checkpoint import mark_best, save_catalogue, save_checkpoint, write_json
+from engine.relations import PIECE_SONGS
 from errors import exit_code_of
-from model import BERT4Rec, Catalogue, Memory, Relation
+from memory import CountedRelation, HeardBefore, ListIndex, Memory, NearestLists, Relation, Source
+from model import BERT4Rec, Catalogue
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
 from storage.connections import Connection, connect
 from storage.embedded import EmbeddedServer
@@ -295,29 +297,44 @@ def untrained_model(encoders: Encoders, frame: pd.DataFrame, rng: np.random.Gene
         n_fitted_albums=n_artists,
         n_fitted_artists=n_artists,
     )
-    config, reach = ModelConfig(), MemoryConfig()
+    config, memory = ModelConfig(), MemoryConfig()
+    K = memory.neighbours
     relations = [
-        random_relation("next", V, V, reach.neighbours, reach.next_reach, rng),
-        random_relation("near", V, V, reach.neighbours, reach.near_reach, rng),
-        random_relation("same", V, V, 1, reach.same_reach, rng),
-        random_relation("artist", n_artists, V, reach.neighbours, reach.artist_reach, rng, owners),
-        random_relation("album", n_artists, V, reach.neighbours, reach.album_reach, rng, owners),
+        random_relation("after", V, V, K, memory.after_reach, rng),
+        random_relation("before", V, V, K, memory.before_reach, rng),
+        random_relation("next", V, V, K, memory.next_reach, rng),
+        random_relation("same", V, V, 1, memory.same_reach, rng),
+        random_relation("artist", n_artists, V, K, memory.artist_reach, rng, owners),
+        random_relation("album", n_artists, V, K, memory.album_reach, rng, owners),
     ]
-    memory = Memory(config.d_model, relations, torch.full((V,), 20.0), reach.again_reach)
-    return BERT4Rec(config, catalogue, memory)
+    sources: list[Source] = [CountedRelation(relation) for relation in relations]
+    sources += [NearestLists(random_lists(V, rng), memory.lists, memory.lists_reach), HeardBefore(memory.again_reach)]
+    return BERT4Rec(config, catalogue, Memory(config.d_model, sources, torch.full((1, V), 20.0)))
 
 
 def random_relation(
     name: str, rows: int, V: int, neighbours: int, reach: int, rng: np.random.Generator, key_of_song: np.ndarray | None = None
 ) -> Relation:
-    """A full table (rows, neighbours) of random songs, each supported by a few sequences."""
+    """A full table (1, rows, neighbours) of random songs, each supported by a few lists."""
+    shape = (1, rows, neighbours)
     return Relation(
         name=name,
-        songs=torch.from_numpy(rng.integers(FIRST_NUMBER, V, (rows, neighbours), dtype=np.int32)),
-        counts=torch.from_numpy(rng.integers(1, 9, (rows, neighbours)).astype(np.float32)),
-        totals=torch.full((rows,), 20.0),
+        songs=torch.from_numpy(rng.integers(FIRST_NUMBER, V, shape, dtype=np.int32)),
+        counts=torch.from_numpy(rng.integers(1, 9, shape).astype(np.float32)),
+        totals=torch.full((1, rows), 20.0),
         reach=reach,
         key_of_song=None if key_of_song is None else torch.from_numpy(key_of_song.astype(np.int64)),
+    )
+
+
+def random_lists(V: int, rng: np.random.Generator) -> ListIndex:
+    """As many full pieces as put each song into 20 of them, in which each song then stands."""
+    Q = 1 + 20 * V // PIECE_SONGS
+    return ListIndex(
+        pieces=torch.from_numpy(rng.integers(FIRST_NUMBER, V, (Q, PIECE_SONGS), dtype=np.int32)),
+        list_of_piece=torch.arange(-1, Q - 1),
+        pieces_of_song=torch.from_numpy(rng.integers(1, Q, (V, 20), dtype=np.int32)),
+        rarity=torch.full((V,), float(np.log(Q / 20))),
     )
 
 

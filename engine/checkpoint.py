@@ -18,7 +18,7 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,9 +32,10 @@ from safetensors.torch import load_file, save_file
 from config import ModelConfig, as_plain, build_section
 from dataset import file_digest
 from errors import CheckpointError
-from model import AGAIN, BERT4Rec, Catalogue, Memory, Relation
+from memory import EDITED, CountedRelation, HeardBefore, ListIndex, Memory, NearestLists, Relation, Source
+from model import BERT4Rec, Catalogue
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FULL_BELOW_MB = 100  # a failed write with less than this free is put down to the disk
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
 DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
@@ -43,7 +44,7 @@ VALIDATION_METRIC = "ndcg10"  # what the best checkpoint is best in
 
 # What every checkpoint.json names; a folder that lacks one of them is not ours.
 DESCRIBED = frozenset(
-    {"epoch", "model", "relations", "counts", "metrics", "weights_digest", "catalogue_digest", "training_state_digest"}
+    {"epoch", "model", "memory", "counts", "metrics", "weights_digest", "catalogue_digest", "training_state_digest"}
     | {"encoders_digest", "snapshot_digest", "trained_at"}
 )
 
@@ -88,7 +89,7 @@ def save_catalogue(run: Path, model: BERT4Rec) -> None:
     """Write the part of a model that training does not change, once per run."""
     with writing(run / CATALOGUE):
         beside = run / f".{CATALOGUE}.new"
-        save_file({name: buffer.detach().clone() for name, buffer in model.named_buffers()}, beside)
+        save_file(_stored(model), beside)
         beside.replace(run / CATALOGUE)
 
 
@@ -116,7 +117,7 @@ def save_checkpoint(
                 "format_version": FORMAT_VERSION,
                 "epoch": epoch,
                 "model": as_plain(model.config),
-                "relations": _relations_of(model),
+                "memory": _describe_memory(model.memory),
                 "counts": _counts_of(model),
                 "metrics": dict(metrics),
                 "weights_digest": file_digest(draft / WEIGHTS),
@@ -379,32 +380,49 @@ def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tenso
         n_fitted_albums=counts["fitted_albums"],
         n_fitted_artists=counts["fitted_artists"],
     )
-    relations = [
-        Relation(
-            name=relation["name"],
-            songs=buffers[f"memory.{relation['name']}_songs"],
-            counts=buffers[f"memory.{relation['name']}_counts"],
-            totals=buffers[f"memory.{relation['name']}_totals"],
-            key_of_song=buffers.get(f"memory.{relation['name']}_key_of_song"),
-            reach=relation["reach"],
-            is_counted=relation["is_counted"],
-            counts_pairs=relation.get("counts_pairs", False),
-        )
-        for relation in described["relations"]
-        if relation["name"] != AGAIN
-    ]
-    again_reach = sum(relation["reach"] for relation in described["relations"] if relation["name"] == AGAIN)
-    has_memory = bool(described["relations"])
-    memory = Memory(config.d_model, relations, buffers["memory.song_plays"], again_reach) if has_memory else None
+    memory = _empty_memory(config.d_model, described["memory"], buffers)
     return BERT4Rec(config, catalogue, memory)
 
 
-def _relations_of(model: BERT4Rec) -> list[dict[str, Any]]:
-    if model.memory is None:
+def _empty_memory(d_model: int, described: Sequence[Mapping[str, Any]], buffers: Mapping[str, torch.Tensor]) -> Memory | None:
+    """A memory with the described sources around their stored tables; None where there are none."""
+    sources = [
+        _empty_source(source, {name.removeprefix(prefix): buffers[name] for name in buffers if name.startswith(prefix)})
+        for number, source in enumerate(described)
+        for prefix in [f"memory.sources.{number}."]
+    ]
+    return Memory(d_model, sources, buffers["memory.song_plays"]) if sources else None
+
+
+def _empty_source(described: Mapping[str, Any], tables: dict[str, torch.Tensor]) -> Source:
+    if described["name"] == HeardBefore.name:
+        return HeardBefore(described["reach"])
+    if described["name"] == NearestLists.name:
+        return NearestLists(ListIndex(**tables), described["neighbours"], described["reach"])
+    return CountedRelation(Relation(name=described["name"], reach=described["reach"], **tables))
+
+
+def _describe_memory(memory: Memory | None) -> list[dict[str, Any]]:
+    if memory is None:
         return []
-    memory = model.memory
-    columns = zip(memory.names, memory.reaches, memory.is_counted, memory.counts_pairs, strict=True)
-    return [dict(zip(("name", "reach", "is_counted", "counts_pairs"), column, strict=True)) for column in columns]
+    return [
+        {
+            "name": source.name,
+            "reach": source.reach,
+            **({"neighbours": source.neighbours} if isinstance(source, NearestLists) else {}),
+        }
+        for source in memory.sources
+    ]
+
+
+def _stored(model: BERT4Rec) -> dict[str, torch.Tensor]:
+    """The buffers that a model is used with: of the memory's tables the full edition, the others are made anew for training."""
+    kept = set(model.state_dict())
+    return {
+        name: (buffer[:1] if name.startswith("memory.") and name.rsplit(".", 1)[1] in EDITED else buffer).detach().clone()
+        for name, buffer in model.named_buffers()
+        if name in kept
+    }
 
 
 def _counts_of(model: BERT4Rec) -> dict[str, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from config import TrainingConfig
 from dataset import Batch
 from errors import BERT4MusicRecError, ConfigError
-from model import OwnList
+from memory import Origin
 
 # The others wait at a barrier while the main process preprocesses or validates, which takes minutes on large data.  A peer that
 # died is noticed at once, by its closed connection; this bounds only how long one that hangs is waited for.
@@ -108,7 +108,7 @@ def own_part(batch: Batch, rank: int, world_size: int) -> Part:
         songs=batch.songs[rank::world_size],
         places=row[mine] // world_size * L + batch.places[mine] % L,
         targets=batch.targets[mine],
-        own=OwnList(*(column[rank::world_size] for column in batch.own)),
+        origin=Origin(*(column[rank::world_size] for column in batch.origin)),
     )
     return Part(own, len(own.targets) * world_size / len(batch.targets), len(batch.targets))
 

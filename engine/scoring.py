@@ -25,7 +25,7 @@ def score_function(model: BERT4Rec, device: torch.device | str = "cpu") -> Score
     def score(prefixes: Sequence[np.ndarray]) -> np.ndarray:
         model.eval()
         with torch.inference_mode():
-            songs = inference_batch(prefixes, model.config.seq_len).to(device)
+            songs = inference_batch(prefixes, model.row_len).to(device)
             queries = model.encode_last(songs)
             scores = model.add_looked_up(torch.addmm(bias, queries, embeddings), model.look_up(songs, queries))  # (B, V)
         model.train(was_training)

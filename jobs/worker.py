@@ -49,6 +49,7 @@ from storage.source import Id, sequences_by_ids
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # between looks when nothing wakes the worker: behind a pooler LISTEN hears nothing
+SHORT_RESTS = (0.02, 0.1, 0.3)  # seconds before the first looks after work: of several who ask at once only one wakes the workers
 CLEAR_SECONDS = 60.0  # between looks for finished requests past their retention
 CLEARED_AT_ONCE = 1_000  # requests in one such transaction, so that it is over quickly
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0  # while the database is away
@@ -135,18 +136,21 @@ class Worker:
         give_up(connection, self.name, max_attempts=self._config.max_attempts)
         connection.commit()
         self.is_connected = True
+        rests = _rests()
         while not stop.is_set():
-            if not self.work(connection, stop):
-                self._rest(ear)
+            if self.work(connection, stop):
+                rests = _rests()
+            else:
+                self._rest(ear, next(rests))
             self._clear(connection)
             self._pause_seconds = FIRST_PAUSE_SECONDS
 
-    def _rest(self, ear: Connection | None) -> None:
-        """Sleep until a request is told of, POLL_SECONDS at most."""
+    def _rest(self, ear: Connection | None, seconds: float) -> None:
+        """Sleep until a request is told of, `seconds` at most."""
         if ear is not None:
-            wait_for_request(ear, POLL_SECONDS)
+            wait_for_request(ear, seconds)
         else:
-            self._nudged.wait(POLL_SECONDS)
+            self._nudged.wait(seconds)
             self._nudged.clear()
 
     def _clear(self, connection: Connection) -> None:
@@ -239,6 +243,13 @@ class Worker:
 
     def _fields(self, request: Claimed) -> dict[str, Any]:
         return {"request_id": request.request_id, "playlist_id": request.playlist_id, "worker": self.name}
+
+
+def _rests() -> Iterator[float]:
+    """How long to sleep between looks since the last work, in seconds."""
+    yield from SHORT_RESTS
+    while True:
+        yield POLL_SECONDS
 
 
 def query_of(songs: Sequence[Any], options: Mapping[str, Any]) -> Query:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from config import FIRST_NUMBER
 from dataset import inference_batch
-from model import BERT4Rec, LookedUp
+from memory import LookedUp
+from model import BERT4Rec
 
 
 class ContextEncoder(Protocol):
@@ -41,10 +42,10 @@ class Contexts:
     looked_up: LookedUp | None = None  # songs and bonuses (B, C) each
 
 
-def read_contexts(model: ContextEncoder, prefixes: Sequence[np.ndarray], seq_len: int) -> Contexts:
-    """Run the encoder over song numbers, oldest first; only the newest `seq_len` - 1 of each prefix are read."""
+def read_contexts(model: ContextEncoder, prefixes: Sequence[np.ndarray], row_len: int) -> Contexts:
+    """Run the encoder over song numbers, oldest first; only the newest `row_len` - 1 of each prefix are read."""
     with torch.inference_mode():
-        songs = inference_batch(prefixes, seq_len)  # (B, L)
+        songs = inference_batch(prefixes, row_len)  # (B, L)
         queries = model.encode_last(songs)
         return Contexts(queries=queries, looked_up=model.look_up(songs, queries))
 

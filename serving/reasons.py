@@ -151,13 +151,17 @@ def _close_features(facts: SongFacts, sequence: KnownSongs, song: int) -> list[R
     return [Reason(kind=ReasonKind.CLOSE_FEATURES, song_id=sequence.ids[nearest], features=features)]
 
 
-def leave_one_out(model: ContextEncoder, index: ScoringIndex, context: np.ndarray, songs: np.ndarray) -> np.ndarray:
-    """By how much the lead of each of `songs` (k,) falls when one song of `context` (n,) is left out: (n, k) score points.
+def leave_one_out(
+    model: ContextEncoder, index: ScoringIndex, context: np.ndarray, songs: np.ndarray, n_newest: int | None = None
+) -> np.ndarray:
+    """By how much the lead of each of `songs` (k,) falls when one song of `context` is left out: (n, k) score points.
 
-    Positive: that song speaks for the recommended one.  One forward pass of n + 1 rows.
+    The `n_newest` newest songs of the context (None: all) are left out in turn; n is their number.  Positive: that song speaks
+    for the recommended one.  One forward pass of n + 1 rows.
     """
-    without = [np.delete(context, place) for place in range(len(context))]
-    contexts = read_contexts(model, [*without, context], seq_len=len(context) + 1)
+    first = 0 if n_newest is None else max(0, len(context) - n_newest)
+    without = [np.delete(context, place) for place in range(first, len(context))]
+    contexts = read_contexts(model, [*without, context], row_len=len(context) + 1)
     with torch.inference_mode():
         leads = index.leads(contexts, songs)  # (n + 1, k)
     return leads[-1] - leads[:-1]

@@ -5,7 +5,7 @@ A `Recommender` never changes once it is made, so any number of threads may use 
 did wrong; `answer` scores any number of prepared queries as one batch and does not fail because of one of them.
 
 Rules of every answer: PAD, MASK and UNKNOWN never appear, nor a song of the sequence, nor what the query excludes.  Songs that
-the model does not know are left out of the context and reported; the newest seq_len - 1 known songs are the context.
+the model does not know are left out of the context and reported; the newest `row_len` - 1 known songs are the context.
 """
 
 import itertools
@@ -198,8 +198,7 @@ class Recommender:
         """Score prepared queries as one batch; the answers come in their order."""
         if not queries:
             return []
-        seq_len = self._model.config.seq_len
-        contexts = read_contexts(self._model, [query.sequence.numbers for query in queries], seq_len)
+        contexts = read_contexts(self._model, [query.sequence.numbers for query in queries], self._model.row_len)
         with torch.inference_mode():
             ranked = self._index.top(contexts, [query.count for query in queries], [query.excluded for query in queries])
         return [self._answer(query, best) for query, best in zip(queries, ranked, strict=True)]
@@ -217,9 +216,9 @@ class Recommender:
     def _reasons(self, query: PreparedQuery, songs: np.ndarray) -> list[tuple[Reason, ...]]:
         found = [shared_facts(self._facts, query.sequence, int(song)) for song in songs]
         if query.explain and len(songs):
-            context = query.sequence.last(self._model.config.seq_len - 1)
-            weights = leave_one_out(self._model, self._index, context.numbers, songs)  # (n, k)
-            found = [contributors(context, column) + shared for column, shared in zip(weights.T, found, strict=True)]
+            context, newest = (query.sequence.last(n - 1) for n in (self._model.row_len, self._model.config.seq_len))
+            weights = leave_one_out(self._model, self._index, context.numbers, songs, len(newest))  # (n, k)
+            found = [contributors(newest, column) + shared for column, shared in zip(weights.T, found, strict=True)]
         return [tuple(reasons) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),) for reasons in found]
 
 

@@ -11,8 +11,10 @@ from dataset import (
     TRAIN,
     VALIDATION,
     TrainingRows,
+    fold_of_lists,
     inference_batch,
     left_padded,
+    numbered_lists,
     open_snapshot,
     split_by_sequence,
     split_by_time,
@@ -20,7 +22,6 @@ from dataset import (
     write_snapshot,
 )
 from errors import DataError, SnapshotError
-from model import pair_slots
 
 
 def small_snapshot(folder, **changes):
@@ -263,18 +264,43 @@ def test_last_item_rows_hide_the_last_place_only():
     assert ends_seen == set(range(1, 9))  # every prefix length occurs, and none is empty
 
 
-def test_the_own_list_is_every_version_of_it_and_its_neighbouring_pairs():
-    versions = [np.array([10, 11, 12, 11, 12]), np.array([20, 21]), np.array([12, 30])]
-    offsets = np.array([0, 5, 7, 9])
-    rows = TrainingRows(np.concatenate(versions).astype(np.int32), offsets[:-1], offsets[1:], 4, lists=np.array([7, 3, 7]))
-    generator = torch.Generator().manual_seed(0)
+def test_a_row_comes_from_its_list_and_looks_up_the_edition_without_it():
+    versions = [np.array([10, 11, 12]), np.array([20, 21]), np.array([30]), np.array([12, 13])]  # one song alone makes no row
+    offsets = np.array([0, 3, 5, 6, 8])
+    lists = np.array([7, 3, 5, 7])
+    rows = TrainingRows(np.concatenate(versions).astype(np.int32), offsets[:-1], offsets[1:], 4, lists=lists, folds=3)
+    generator, found = torch.Generator().manual_seed(0), {}
     for windows in rows.epoch(1, generator):
-        batch = training_batch(rows, windows, TrainingConfig(last_item_probability=1.0), generator)
-        is_other = int(windows.firsts[0]) == 5
-        pairs = [(20, 21)] if is_other else [(10, 11), (11, 12), (12, 11), (12, 30)]
-        assert batch.own.songs[0][batch.own.songs[0] > 0].tolist() == ([20, 21] if is_other else [10, 11, 12, 30])
-        slots = {int(pair_slots(torch.tensor(a), torch.tensor(b))) for a, b in pairs}
-        assert set(batch.own.pairs[0].tolist()) - {0} == slots
+        origin = training_batch(rows, windows, TrainingConfig(), generator).origin
+        found[int(windows.firsts[0])] = (int(origin.lists[0]), int(origin.editions[0]))
+    assert {first: number for first, (number, _) in found.items()} == {0: 2, 3: 0, 6: 2}  # 3, 5 and 7 are lists 0, 1 and 2
+    assert dict(found.values()) == {at: 1 + fold_of_lists(3, 3)[at] for at in (0, 2)}
+
+
+def test_lists_are_numbered_by_their_order_and_dealt_into_folds_of_one_size():
+    assert numbered_lists(np.array([8, 8, 2, 30, 2])).tolist() == [1, 1, 0, 2, 0]
+    folds = fold_of_lists(10, 4)
+    assert sorted(np.bincount(folds).tolist()) == [2, 2, 3, 3]
+    assert folds.tolist() == fold_of_lists(10, 4).tolist() != sorted(folds.tolist())
+
+
+@pytest.mark.parametrize("last_item_probability", [0.0, 1.0])
+def test_rows_may_reach_further_back_than_what_is_hidden(last_item_probability):
+    """Rows of ten songs, the last four of which the encoder reads: the memory looks back from these."""
+    flat = np.arange(3, 33, dtype=np.int32)
+    rows = TrainingRows(flat, np.array([0]), np.array([30]), 4, row_len=10)
+    config = TrainingConfig(last_item_probability=last_item_probability, cloze_probability=0.5)
+    generator, hidden = torch.Generator().manual_seed(0), set()
+    for _ in range(20):
+        for windows in rows.epoch(8, generator):
+            batch = training_batch(rows, windows, config, generator)
+            L = batch.songs.shape[1]
+            assert L <= 10
+            assert ((batch.places % L) >= L - 4).all()
+            last = batch.songs.flatten().index_copy(0, batch.places, batch.targets).view_as(batch.songs)[:, -1]
+            assert ((batch.songs != PAD).sum(1) == (last - 2).clamp(max=L)).all()  # all that came before, up to the tenth
+            hidden |= set(batch.targets.tolist())
+    assert hidden >= set(range(5, 33))
 
 
 def test_the_share_of_hidden_songs_is_the_one_asked_for():

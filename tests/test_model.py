@@ -1,12 +1,12 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
-from model import PAIR_SLOTS, BERT4Rec, Catalogue, Memory, NegativeSampler, OwnList, Relation, SelfAttention, pair_slots
+from memory import Evidence, Memory, Origin, Source
+from model import BERT4Rec, Catalogue, NegativeSampler, SelfAttention
 
 SMALL = ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=2, heads=2, dropout_prob=0.0)
 
@@ -103,12 +103,16 @@ def test_the_loss_is_the_cross_entropy_of_the_scores_at_the_masked_place():
     assert torch.allclose(model(songs, torch.tensor([2, 5]), torch.tensor([7, 8])), expected, atol=1e-5)
 
 
+def drawn_once():
+    """Every song as a negative, each expected once: the sampled loss is the full one."""
+    everyone = torch.arange(FIRST_NUMBER, 12)
+    return type("Drawn", (), {"songs": everyone, "log_expected_count": torch.zeros(len(everyone))})
+
+
 def test_sampled_loss_with_every_song_drawn_once_equals_the_full_one():
     model = small_model(n_fitted=12)
     songs, places, targets = torch.tensor([[3, 4, MASK]]), torch.tensor([2]), torch.tensor([7])
-    everyone = torch.arange(FIRST_NUMBER, 12)
-    once = type("Drawn", (), {"songs": everyone, "log_expected_count": torch.zeros(len(everyone))})
-    assert torch.allclose(model(songs, places, targets, negatives=once), model(songs, places, targets), atol=1e-5)
+    assert torch.allclose(model(songs, places, targets, negatives=drawn_once()), model(songs, places, targets), atol=1e-5)
 
 
 def test_the_correction_makes_the_sampled_partition_function_unbiased():
@@ -121,117 +125,70 @@ def test_the_correction_makes_the_sampled_partition_function_unbiased():
     assert min(int(drawn.songs.min()) for drawn in samples) >= FIRST_NUMBER
 
 
-def table(rows, n_rows=12, width=2, dtype=torch.float32):
-    filled = torch.zeros(n_rows, width, dtype=dtype)
-    for row, values in rows.items():
-        filled[row, : len(values)] = torch.tensor(values, dtype=dtype)
-    return filled
+class Says(Source):
+    """Speaks for song 7 with 2 and for song 11 with 0.5, wherever the context, `reach` songs back, holds song 4."""
+
+    name, initial_weights = "says", (1.0,)
+
+    def __init__(self, reach):
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, place, origin, song_plays):
+        holds = (place.context(self.reach) == 4).any(1)  # (M,)
+        return Evidence(torch.tensor([[7, 11]]).expand(len(holds), -1), (holds[:, None] * torch.tensor([2.0, 0.5]))[None])
 
 
-def small_memory(songs, counts, totals, plays, reach=2, again_reach=0, key_of_song=None, is_counted=True, counts_pairs=False):
-    """A memory of one relation whose gates are all one, so that a bonus is the sum of its channels over distance."""
-    relation = Relation(
-        name="next",
-        songs=table(songs, dtype=torch.int32),
-        counts=table(counts),
-        totals=table(totals, width=1)[:, 0],
-        reach=reach,
-        key_of_song=key_of_song,
-        is_counted=is_counted,
-        counts_pairs=counts_pairs,
-    )
-    memory = Memory(16, [relation], table(plays, width=1)[:, 0], again_reach)
-    torch.nn.init.constant_(memory.gate.bias, math.log(math.e - 1))  # softplus of it is one
-    return memory
-
-
-def bonuses(looked_up, place=0):
-    """Song -> what the memory adds to its score at one place."""
-    total = torch.zeros(13).index_add(0, looked_up.songs[place], looked_up.bonus[place].detach())
-    return {song: round(float(total[song]), 4) for song in total.nonzero()[:, 0].tolist()}
-
-
-def evidence(c, n, m):
-    """Share, logarithm and cosine of c of n sequences, for a song in m."""
-    return c / (n + 1) + math.log1p(c) + c / math.sqrt((n + 1) * (m + 1))
-
-
-def test_a_bonus_is_the_evidence_worked_out_by_hand_and_fades_with_distance():
-    memory = small_memory({3: [7], 4: [7, 8]}, {3: [2], 4: [1, 5]}, {3: [4], 4: [9]}, {7: [3], 8: [6]})
-    found = memory(torch.tensor([[3, 4, MASK]]), torch.tensor([2]), torch.zeros(1, 16))
-    assert bonuses(found) == {7: round(evidence(1, 9, 3) + evidence(2, 4, 3) / 2, 4), 8: round(evidence(5, 9, 6), 4)}
-
-
-def test_only_songs_before_the_place_and_within_reach_are_looked_up():
-    memory = small_memory({3: [7], 4: [8], 5: [9]}, {3: [1], 4: [1], 5: [1]}, {3: [1], 4: [1], 5: [1]}, {}, reach=1)
-    found = memory(torch.tensor([[3, 4, MASK, 5]]), torch.tensor([2]), torch.zeros(1, 16))
-    assert set(bonuses(found)) == {8}
-
-
-def own_of(songs, pairs=()):
-    """What one list has put into the counts: its songs, and which directly follow each other."""
-    slots = [[int(pair_slots(torch.tensor(a), torch.tensor(b))) for a, b in pairs] or [0]]
-    return OwnList(songs=torch.tensor([songs]), pairs=torch.tensor(slots))
-
-
-def test_the_support_of_the_list_at_hand_is_taken_out():
-    """Songs 7 and 8 belong to the row's own list, 9 does not: one of each count, total and plays is its own."""
-    memory = small_memory({3: [7, 9], 4: [8]}, {3: [1, 1], 4: [4]}, {3: [2], 4: [6]}, {7: [1], 8: [5], 9: [2]})
-    found = memory(torch.tensor([[4, 3, MASK]]), torch.tensor([2]), torch.zeros(1, 16), own_of([3, 4, 7, 8, PAD]))
-    assert bonuses(found) == {8: round(evidence(3, 5, 4) / 2, 4), 9: round(evidence(1, 1, 2), 4)}
-
-
-def test_of_counted_pairs_only_those_of_the_list_at_hand_are_taken_out():
-    """The own list holds 7 and 8, but only 7 directly follows 3 in it: 3 -> 8 is other lists' support alone."""
-    memory = small_memory({3: [7, 8]}, {3: [2, 2]}, {3: [4]}, {7: [3], 8: [3]}, counts_pairs=True)
-    own = own_of([3, 7, 8], pairs=[(3, 7), (7, 8)])
-    found = memory(torch.tensor([[3, MASK]]), torch.tensor([1]), torch.zeros(1, 16), own)
-    assert bonuses(found) == {7: round(evidence(1, 3, 2), 4), 8: round(evidence(2, 3, 2), 4)}
-
-
-def test_pairs_have_slots_that_seldom_collide_and_never_take_the_padding():
-    a, b = torch.meshgrid(torch.arange(3, 303), torch.arange(3, 303), indexing="ij")
-    slots = pair_slots(a.flatten(), b.flatten())
-    assert int(slots.min()) >= 1
-    assert int(slots.max()) < PAIR_SLOTS
-    assert len(slots.unique()) > 0.6 * PAIR_SLOTS  # 90,000 pairs thrown at random into 65,535 slots fill 75 %
-    assert pair_slots(np.array([5]), np.array([9])).tolist() == pair_slots(torch.tensor([5]), torch.tensor([9])).tolist()
-
-
-def test_a_relation_that_holds_by_itself_loses_nothing_to_the_list_at_hand():
-    memory = small_memory({3: [7]}, {3: [1]}, {3: [1]}, {7: [1]}, is_counted=False)
-    found = memory(torch.tensor([[3, MASK]]), torch.tensor([1]), torch.zeros(1, 16), own_of([3, 7]))
-    assert bonuses(found) == {7: round(evidence(1, 1, 1), 4)}
-
-
-def test_specials_and_songs_without_an_artist_look_nothing_up():
-    artist = torch.tensor([0, 1, 2, 3, UNKNOWN, *range(5, 12)])
-    memory = small_memory({UNKNOWN: [7], 3: [8]}, {UNKNOWN: [9], 3: [1]}, {UNKNOWN: [9], 3: [1]}, {}, key_of_song=artist, reach=4)
-    found = memory(torch.tensor([[PAD, 4, UNKNOWN, 3, MASK]]), torch.tensor([4]), torch.zeros(1, 16))
-    assert set(bonuses(found)) == {8}
-
-
-def test_what_followed_the_last_song_before_is_heard_again():
-    memory = small_memory({}, {}, {}, {}, again_reach=5)
-    found = memory(torch.tensor([[5, 6, 7, 5, MASK]]), torch.tensor([4]), torch.zeros(1, 16))
-    assert set(bonuses(found)) == {6}
-    assert bonuses(memory(torch.tensor([[PAD, 6, 7, 5, MASK]]), torch.tensor([4]), torch.zeros(1, 16))) == {}
-
-
-def test_scores_with_a_memory_are_those_without_plus_its_bonuses():
-    memory = small_memory({4: [7, 11]}, {4: [3, 1]}, {4: [5]}, {7: [3], 11: [1]})
+def model_with_memory(reach=9, n_editions=1, encoder_weight=1.0):
+    """A small model of 12 songs, all seen in training, without its memory and with it."""
     bare = small_model(n_fitted=12)
-    full = BERT4Rec(SMALL, small_catalogue(n_fitted=12), memory).eval()
+    torch.nn.init.normal_(bare.bias)
+    plays = torch.arange(12.0).repeat(n_editions, 1) * torch.arange(1, n_editions + 1)[:, None]
+    full = BERT4Rec(SMALL, small_catalogue(n_fitted=12), Memory(16, [Says(reach)], plays)).eval()
     full.load_state_dict({**full.state_dict(), **bare.state_dict()})
-    rows = torch.tensor([[3, 4, MASK]])
-    added = (full.score(rows) - bare.score(rows)).detach()[0]
-    moved = {number: round(float(added[number]), 4) for number in range(FIRST_NUMBER, 12) if abs(added[number]) > 1e-6}
-    assert moved == {7: round(evidence(3, 5, 3), 4), 11: round(evidence(1, 5, 1), 4)}
-    expected = F.cross_entropy(full.score(rows)[:, FIRST_NUMBER:], torch.tensor([7 - FIRST_NUMBER]))
-    assert torch.allclose(full(rows, torch.tensor([2]), torch.tensor([7])), expected, atol=1e-5)
-    everyone = torch.arange(FIRST_NUMBER, 12)
-    once = type("Drawn", (), {"songs": everyone, "log_expected_count": torch.zeros(len(everyone))})
-    assert torch.allclose(full(rows, torch.tensor([2]), torch.tensor([7]), negatives=once), expected, atol=1e-5)
+    full.encoder_weight.data.fill_(encoder_weight)
+    return bare, full
+
+
+def remembered(n_rows, edition=0, bonus=True):
+    """What the memory of `model_with_memory` gives the songs from FIRST_NUMBER on."""
+    scores = math.log1p(math.exp(-1.0)) * (torch.arange(12.0) * (1 + edition)).log1p()  # softplus of its first popularity
+    scores[7] += 2.0 * bonus
+    scores[11] += 0.5 * bonus
+    return scores[FIRST_NUMBER:].expand(n_rows, -1)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
+def test_scores_are_the_memorys_plus_the_weighed_encoders(weight):
+    bare, full = model_with_memory(encoder_weight=weight)
+    rows = torch.tensor([[3, 4, MASK], [PAD, 4, MASK]])
+    expected = remembered(2) + weight * bare.score(rows)[:, FIRST_NUMBER:]
+    torch.testing.assert_close(full.score(rows)[:, FIRST_NUMBER:], expected)
+    assert full.score(rows)[:, :FIRST_NUMBER].tolist() == [[-torch.inf] * FIRST_NUMBER] * 2
+
+
+@pytest.mark.parametrize("negatives", [None, drawn_once()])
+def test_encoder_and_memory_learn_by_losses_of_their_own_whatever_the_weight(negatives):
+    bare, full = model_with_memory(n_editions=3, encoder_weight=0.3)
+    rows, places, targets = torch.tensor([[3, 4, MASK], [5, 6, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 8])
+    of_encoder = F.cross_entropy(bare.score(rows)[:, FIRST_NUMBER:], targets - FIRST_NUMBER)
+    origin = Origin(lists=torch.tensor([5, 6]), editions=torch.tensor([2, 1]))
+    for given, editions in ((origin, (2, 1)), (None, (0, 0))):
+        scores = torch.cat([remembered(1, editions[0]), remembered(1, editions[1], bonus=False)])
+        expected = of_encoder + F.cross_entropy(scores, targets - FIRST_NUMBER)
+        torch.testing.assert_close(full(rows, places, targets, origin=given, negatives=negatives), expected)
+
+
+def test_the_memory_may_look_further_back_than_the_encoder_reads():
+    bare, full = model_with_memory(reach=9)
+    assert (bare.row_len, full.row_len, model_with_memory(reach=2)[1].row_len) == (6, 10, 6)
+    row = [5, 4, 3, 5, 6, 8, 9, MASK]
+    expected = remembered(1) + bare.score(torch.tensor([row[-6:]]))[:, FIRST_NUMBER:]
+    torch.testing.assert_close(full.score(torch.tensor([row]))[:, FIRST_NUMBER:], expected)
+    short, long = torch.tensor([[4, MASK, 9, MASK, 3, 5]] * 2), torch.tensor([[8, 8, 4, MASK, 9, MASK, 3, 5]] * 2)
+    targets = torch.tensor([7, 8, 3, 7])
+    in_short, in_long = full(short, torch.tensor([1, 3, 7, 9]), targets), full(long, torch.tensor([3, 5, 11, 13]), targets)
+    torch.testing.assert_close(in_long, in_short)
 
 
 def test_features_are_standardised_over_the_songs_of_training():
@@ -241,13 +198,14 @@ def test_features_are_standardised_over_the_songs_of_training():
     assert torch.allclose(projection.mean, catalogue.song_features[3:9].mean(0))
 
 
-def test_gradients_reach_every_parameter():
-    model = small_model(n_fitted=12).train()
-    model(
-        torch.tensor([[3, 4, MASK], [PAD, 5, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 8]), unknown_song_probability=0.5
-    ).backward()
+@pytest.mark.parametrize("negatives", [None, drawn_once()])
+def test_gradients_reach_every_parameter_but_the_weight_that_is_chosen(negatives):
+    _, model = model_with_memory()
+    songs = torch.tensor([[3, 4, MASK], [PAD, 5, MASK]])
+    loss = model.train()(songs, torch.tensor([2, 5]), torch.tensor([7, 8]), unknown_song_probability=0.5, negatives=negatives)
+    loss.backward()
     still = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
-    assert still == []
+    assert still == ["encoder_weight"]
 
 
 def test_checkerboard_is_learned():

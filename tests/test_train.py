@@ -16,12 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from config import FIRST_NUMBER, PROJECT_ROOT
-from dataset import TRAIN, open_snapshot
+from dataset import TRAIN, fold_of_lists, open_snapshot
 from engine.checkpoint import HISTORY, append_history, find_checkpoint, is_finished, load_checkpoint
 from engine.processes import process_group
 from engine.scoring import score_function
 from errors import CheckpointError, DataError, EncoderError, exit_code_of
-from model import Memory
+from memory import Memory
 from tests.engine.small import CIRCLE, small_config, small_snapshot
 
 
@@ -68,8 +68,11 @@ def killed(*arguments, **named):
 def scripted(trainer, values):
     """Let the epochs of a trainer validate with these values of NDCG@10."""
     said = iter(values)
-    judged = SimpleNamespace(judge=lambda score: SimpleNamespace(metrics={"ndcg10": next(said), "hr10": 0.0}))
-    trainer.validation = judged
+
+    def judge(score):
+        return SimpleNamespace(metrics={"ndcg10": next(said), "hr10": 0.0})
+
+    trainer.validation = SimpleNamespace(**vars(trainer.validation), judge=judge)
     return trainer
 
 
@@ -204,23 +207,26 @@ def test_negatives_are_drawn_by_the_training_part_alone(world, tmp_path):
         assert trainer.sampler.probabilities.numpy() == pytest.approx(weights / weights.sum())
 
 
-def test_the_own_list_of_each_row_is_taken_out_of_the_memory(world, tmp_path, monkeypatch):
+def test_each_row_is_looked_up_in_the_edition_that_leaves_its_list_out(world, tmp_path, monkeypatch):
     seen, forward = [], Memory.forward
 
-    def watched(memory, songs, places, queries, own=None):
-        seen.append((memory.training, songs, own))
-        return forward(memory, songs, places, queries, own)
+    def watched(memory, songs, places, queries, origin=None):
+        seen.append((memory.training, songs, origin))
+        return forward(memory, songs, places, queries, origin)
 
     monkeypatch.setattr(Memory, "forward", watched)
     with trainer_of(world, tmp_path, num_epochs=1) as trainer:
         trainer.run()
-    in_training = [(songs, own) for training, songs, own in seen if training]
+    in_training = [(songs, origin) for training, songs, origin in seen if training]
     assert len(in_training) == 3
-    assert all(own is None for training, _, own in seen if not training)
-    for songs, own in in_training:
-        for row, listed in zip(songs.tolist(), own.songs.tolist(), strict=True):
-            assert {song for song in row if song >= FIRST_NUMBER} < set(listed)  # the hidden ones too
-            assert len(set(listed) - {0}) == 7
+    assert all(origin is None for training, _, origin in seen if not training)
+    flat, offsets = open_snapshot(world / "snapshot").part(TRAIN)
+    lists, folds = flat.reshape(-1, 7), fold_of_lists(len(offsets) - 1, trainer.config.memory.folds)
+    for songs, origin in in_training:
+        for row, number, edition in zip(songs.tolist(), origin.lists.tolist(), origin.editions.tolist(), strict=True):
+            assert {song for song in row if song >= FIRST_NUMBER} < set(lists[number].tolist())  # at least one is hidden
+            assert edition == 1 + folds[number]
+    assert torch.cat([origin.lists for _, origin in in_training]).sort().values.tolist() == list(range(len(lists)))
 
 
 def targets_of(trainer, epoch):
@@ -259,7 +265,7 @@ def test_only_the_matrices_of_the_encoder_decay(world, tmp_path):
         names = {id(weight): name for name, weight in trainer.model.named_parameters()}
         groups = {group["weight_decay"]: {names[id(w)] for w in group["params"]} for group in trainer.optimizer.param_groups}
     assert set(groups) == {0.3, 0.0}
-    assert groups[0.3] | groups[0.0] == set(names.values())
+    assert groups[0.3] | groups[0.0] == set(names.values()) - {"encoder_weight"}  # which is chosen, not trained
     assert {"blocks.0.attention.qkv.weight", "embedding.features.hidden.weight", "memory.gate.weight"} <= groups[0.3]
     assert {"embedding.song.weight", "position.weight", "embedding_norm.weight", "bias", "blocks.0.attention.out.bias"} <= groups[
         0.0

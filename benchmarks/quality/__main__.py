@@ -104,11 +104,11 @@ def new_answers(data: DataSet, part: int, steps: Sequence[str], arguments: argpa
 
 
 def kept_answers(folder: Path, digest: str, seeds: Sequence[int]) -> Mapping[str, Sequence[Answers]]:
-    """What the parties said to the questions with that digest, ours first, by party; those that draw nothing have seed 0."""
+    """What the parties said to the questions with that digest, ours first, by party; the peers that count have no seed."""
     found: dict[str, list[Answers]] = defaultdict(list)
     for path in sorted(folder.glob("*.npz")):
         answers = Answers.load(path, digest)
-        if answers is not None and answers.seed in {0, *seeds}:
+        if answers is not None and (answers.seed in seeds or answers.party in (*GRIDS, BLEND)):
             found[answers.party].append(answers)
     return {party: found[party] for party in ORDER if party in found}
 

@@ -11,6 +11,7 @@ adjoining pieces, each a user of its own.
 """
 
 import argparse
+import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     arguments = parser.parse_args(argv)
     warnings.filterwarnings("ignore")  # Lightning's advice on workers and loggers
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     material, party = Material.load(arguments.folder), arguments.party
     settings, search_seconds = search(party, material, arguments.minutes, arguments.seeds[0])
     for seed in arguments.seeds:

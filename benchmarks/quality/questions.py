@@ -172,7 +172,10 @@ def ranks_of(score: Score, tasks: NextSongTask, questions: Questions) -> Ints:
 
 
 def lists_of(score: Score, tasks: NextSongTask, questions: Questions, length: int) -> Ints:
-    """The best `length` songs for each prefix, best first, ties broken as a stable sort does: (m, length)."""
+    """The best `length` songs for each prefix, best first, ties broken as a stable sort does: (m, length).
+
+    Every prefix must leave as many candidates.
+    """
     lists = [np.empty((0, length), np.int64)]
     for prefixes, _ in _batches(tasks):
         candidates = candidates_of(prefixes, questions.n_songs, questions.allow_repeats)

@@ -25,13 +25,17 @@ from engine.comparison import repeats_allowed
 from errors import DataError
 from evaluation.metrics import Mask
 from evaluation.protocols import leave_one_out_tasks, next_song_tasks
-from importers.csv_folder import SONG_COLUMNS
 from preprocessing import HELD_OUT_OF_EACH, Catalogue, TrainingPart, encode_songs, fit_encoders
 from preprocessing_utils import IdEncoder, as_arrow, count_repeats, save_encoders
 
 VALIDATION_FROM, TEST_FROM = np.datetime64("2020-11-01"), np.datetime64("2021-01-01")  # UTC
 VALIDATING_USERS = 0.12
-NOT_FEATURES = ("song_id", "song_name", "artist_id", "artist_name", "album_id", "album_name", "all_artist_ids")
+IDS = ("song_id", "artist_id", "album_id", "playlist_id", "base_id", "user_id")
+# As in storage/queries/music/songs.sql, so that a model sees what it would see in the service; what a file lacks is missing.
+FEATURES = (
+    "explicit", "mode", "disc_number", "track_number", "danceability", "energy", "loudness", "speechiness", "acousticness",
+    "instrumentalness", "liveness", "valence", "tempo", "duration_ms", "time_signature", "key",
+)  # fmt: skip
 FLOW_COLUMNS = ("tempo", "energy", "key", "mode")
 
 Ints = NDArray[np.int64]
@@ -202,18 +206,18 @@ def build(rows: Rows, folder: Path) -> DataSet:
 
 def _csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=dict.fromkeys((*NOT_FEATURES, "playlist_id", "base_id", "user_id"), str))
+        return pd.read_csv(path, dtype=dict.fromkeys(IDS, str))
     except OSError as exc:
         raise DataError(f"{path} cannot be read ({exc.strerror}): name a folder of data sets") from exc
 
 
 def _as_catalogue(songs: pd.DataFrame) -> Catalogue:
-    features = [name for name in songs.columns if name in SONG_COLUMNS and name not in NOT_FEATURES]
+    features = songs.reindex(columns=list(FEATURES)).astype(float)
     return Catalogue(
         songs=IdEncoder("song").extend(songs["song_id"]),
         artist_ids=as_arrow(songs["artist_id"], "artist"),
         album_ids=as_arrow(songs["album_id"], "album"),
-        features=pa.Table.from_pandas(songs[features], preserve_index=False),
+        features=pa.Table.from_pandas(features, preserve_index=False),
     )
 
 

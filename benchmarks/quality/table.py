@@ -1,5 +1,6 @@
 """The tables of one data set: every party's figures over the seeds, and the model beside the best peer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,13 +96,18 @@ def stored(judged: Judged) -> dict[str, Any]:
                 kind: {**one.metrics, "n_tasks": one.n_tasks, "n_sequences": one.n_sequences} for kind, one in kinds.items()
             },
             "continuation": judged.continuations.get(name),
-            "beyond": judged.beyond[name],
+            "beyond": _known(judged.beyond[name]),
             "seeds": [_described(run) for run in judged.answers[name]],
         }
         for name, kinds in judged.parties.items()
     }
     interval = vars(judged.interval) if judged.interval else None
-    return {"parties": parties, "interval": interval, "history": judged.beyond[HISTORY], **last_line(judged)}
+    return {"parties": parties, "interval": interval, "history": _known(judged.beyond[HISTORY]), **last_line(judged)}
+
+
+def _known(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in figures.items()}
 
 
 def _described(run: Answers) -> dict[str, Any]:

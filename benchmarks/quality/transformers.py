@@ -2,7 +2,7 @@
 
 A prefix is no user of the training part.  RecTools answers for such users with `recommend` on a dataset of their interactions;
 what that does inside (its data preparator makes the batch, its network encodes it, the dot product with all songs ranks) is done
-here for whole rows of scores.  tests/benchmarks/test_peers_rectools.py holds both against each other.
+here for whole rows of scores.  peers_check.py holds both against each other.
 
 eSASRec is SASRec's shifted sequence with LiGR blocks and sampled softmax: Tikhonovich et al., "eSASRec: Enhancing
 Transformer-based Recommendations in a Modular Fashion", RecSys 2025 (arXiv:2508.06450).
@@ -28,8 +28,8 @@ from evaluation.protocols import Score
 from evaluation.sequences import Offsets, Songs, lengths_of
 
 PATIENCE = 5  # epochs without a better validation NDCG@10
-LOGIT_BYTES = 4e8  # of the largest tensor of a step; bounds the batch
-LARGEST_BATCH = 128
+LOGIT_BYTES = 1e8  # of the largest tensor of a step; bounds the batch
+LARGEST_BATCH = 64
 
 
 class TransformerScore:

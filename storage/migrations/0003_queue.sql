@@ -85,6 +85,24 @@ SELECT
     (SELECT request_id FROM recommender.request WHERE state = 'queued' ORDER BY request_id LIMIT 1) AS oldest
 FROM recommender.setting;
 
+CREATE FUNCTION recommender.wake()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Commits with a NOTIFY queue up behind one another, each with its own flush to disk.  So it is sent only when nothing was
+    -- waiting, and of those who find the queue empty at the same time by one: without the lock, 64 clients in front of a queue
+    -- that is always emptied asked 1,073 instead of 3,855 times a second.  What is committed just after the one NOTIFY is found
+    -- by the workers' next look, which is soon after their last work.
+    IF pg_try_advisory_xact_lock(hashtextextended('recommender wake', 0)) THEN
+        PERFORM pg_notify('recommender', '');
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION recommender.wake() IS 'Tells idle workers of a request when this transaction commits, unless another one is about to.';
+
 CREATE FUNCTION recommender.may_be_joined(options jsonb)
 RETURNS boolean
 LANGUAGE sql
@@ -177,10 +195,8 @@ BEGIN
     IF accepted - before.oldest >= before.max_queued THEN
         PERFORM recommender.require_room(before.max_queued);
     END IF;
-    -- Waking the workers only when nothing was waiting: a NOTIFY with every insert makes commits queue up behind one another
-    -- (64 clients: 594 instead of 15,622 inserts a second).  Workers that poll as well catch what falls into the gap.
     IF before.is_idle AND before.notify THEN
-        PERFORM pg_notify('recommender', '');
+        PERFORM recommender.wake();
     END IF;
     RETURN accepted;
 END
@@ -281,7 +297,7 @@ BEGIN
     END;
     PERFORM recommender.require_room(before.max_queued);
     IF before.is_idle AND before.notify AND accepted IS NOT NULL THEN
-        PERFORM pg_notify('recommender', '');
+        PERFORM recommender.wake();
     END IF;
     RETURN QUERY SELECT pair.playlist_id, pair.request_id FROM unnest(asked, accepted) AS pair (playlist_id, request_id);
 END

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from config import MASK
+from config import MASK, PAD
 from dataset import file_digest, open_snapshot
 from engine.checkpoint import (
     BEST,
     FINISHED,
     HISTORY,
+    SETTINGS,
     append_history,
     best_of,
     epochs_of,
@@ -28,14 +29,16 @@ from engine.checkpoint import (
     prune,
     read_description,
     read_history,
+    save_catalogue,
     save_checkpoint,
     write_json,
     writing,
 )
 from engine.processes import process_group
 from errors import CheckpointError, ConfigError
+from memory import EDITED
 from tests.engine.small import small_config, small_snapshot
-from train import Trainer, train
+from train import Trainer, build_model, train
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,33 @@ def test_a_loaded_model_scores_as_the_saved_one(trained):
     assert not checkpoint.model.training
 
 
+def test_a_stored_model_scores_exactly_as_before_and_keeps_only_the_full_edition(trained, tmp_path):
+    config = small_config(trained[0])
+    torch.manual_seed(5)
+    model = build_model(config, open_snapshot(trained[0] / "snapshot")).eval()
+    for weight in model.parameters():
+        weight.data += 0.1 * torch.randn_like(weight)
+    save_catalogue(tmp_path, model)
+    write_json(tmp_path / SETTINGS, {})
+    save_checkpoint(tmp_path, epoch=1, model=model, training_state={}, metrics={}, encoders_digest="", snapshot_digest="")
+    loaded = load_checkpoint(tmp_path).model
+    rows = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10, 3, 4, MASK], [PAD] * 8 + [13, 14, MASK]])
+    assert torch.equal(loaded.score(rows), model.score(rows))
+    assert [source.name for source in loaded.memory.sources] == [source.name for source in model.memory.sources]
+    editions = {name: len(table) for name, table in loaded.memory.named_buffers() if name.rsplit(".", 1)[-1] in EDITED}
+    assert set(editions.values()) == {1}
+    assert len(model.memory.song_plays) == 1 + config.memory.folds
+    assert model.memory.sources[0].songs.shape[0] == 1 + config.memory.folds
+
+
+def test_a_checkpoint_of_an_earlier_format_is_refused_by_its_number(run):
+    folder = find_checkpoint(run)
+    described = json.loads((folder / "checkpoint.json").read_text())
+    (folder / "checkpoint.json").write_text(json.dumps({**described, "format_version": 1}))
+    with pytest.raises(CheckpointError, match=r"has format 1 \(this version reads 2\)"):
+        load_checkpoint(run)
+
+
 def test_old_epochs_are_pruned_and_the_best_stays(trained):
     kept = {path.name for path in trained[1].glob("epoch-*")}
     best = json.loads((trained[1] / BEST).read_text())["checkpoint"]
@@ -97,7 +127,7 @@ def test_a_foreign_folder_is_refused(tmp_path):
         load_checkpoint(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("described", ['{"format_version": 1}', "[]", '"epoch"'])
+@pytest.mark.parametrize("described", ['{"format_version": 2}', "[]", '"epoch"'])
 def test_a_foreign_description_beside_weights_is_refused(tmp_path, described):
     (tmp_path / "checkpoint.json").write_text(described)
     (tmp_path / "weights.safetensors").write_bytes(b"")
@@ -168,7 +198,7 @@ def test_resuming_needs_the_same_snapshot_and_shape(trained, tmp_path):
         with pytest.raises(ConfigError, match="neighbours is 5, but the checkpoint to resume was trained with 4"):
             Trainer(deeper, snapshot, process)
         shorter = dataclasses.replace(config, memory=dataclasses.replace(config.memory, again_reach=0))
-        with pytest.raises(ConfigError, match="again_reach is 0, but the checkpoint to resume was trained with 31"):
+        with pytest.raises(ConfigError, match="again_reach is 0, but the checkpoint to resume was trained with 193"):
             Trainer(shorter, snapshot, process)
         missing = dataclasses.replace(config, training=dataclasses.replace(config.training, epoch_to_preload=17))
         with pytest.raises(CheckpointError, match="has no epoch 17: it keeps epoch-00"):

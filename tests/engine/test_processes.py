@@ -13,7 +13,7 @@ from dataset import Batch
 from engine.checkpoint import read_history
 from engine.processes import Process, choose_bf16, choose_device, own_part, process_group
 from errors import BERT4MusicRecError, ConfigError
-from model import OwnList
+from memory import Origin
 from tests.engine.small import small_snapshot
 
 EXACT = {"unknown_song_probability": 0.0, "last_item_probability": 0.5, "lr": 0.003}  # without dropout, nothing differs by rank
@@ -100,8 +100,8 @@ def batch_of(rows, hidden):
     """A batch of these rows, its places hidden where `hidden` lists (row, column)."""
     songs = torch.tensor(rows)
     places = torch.tensor([row * songs.shape[1] + column for row, column in hidden])
-    own = OwnList(songs=songs * 10, pairs=songs * 100)
-    return Batch(songs=songs, places=places, targets=songs.flatten()[places], own=own)
+    origin = Origin(lists=songs[:, 0] * 10, editions=songs[:, 0] * 100)
+    return Batch(songs=songs, places=places, targets=songs.flatten()[places], origin=origin)
 
 
 def test_a_part_holds_every_other_row_with_its_own_places():
@@ -109,7 +109,7 @@ def test_a_part_holds_every_other_row_with_its_own_places():
     part, weight, n_places = own_part(batch, rank=0, world_size=2)
     assert part.songs.tolist() == [[3, 4], [7, 8]]
     assert (part.places.tolist(), part.targets.tolist()) == ([1, 2], [4, 7])
-    assert [column.tolist() for column in part.own] == [[[30, 40], [70, 80]], [[300, 400], [700, 800]]]
+    assert [column.tolist() for column in part.origin] == [[30, 70], [300, 700]]
     assert (weight, n_places) == (1.0, 4)  # two of four places, two processes
     assert own_part(batch, rank=1, world_size=2).batch.places.tolist() == [0, 1]
 

@@ -1,9 +1,15 @@
+import math
+from collections import Counter, defaultdict
+
 import numpy as np
+import pytest
 import torch
 
-from config import MemoryConfig
-from dataset import TEST, TRAIN, write_snapshot
-from engine.relations import build_relations, next_on_album, song_plays
+from config import FIRST_NUMBER, PAD, UNKNOWN, MemoryConfig
+from dataset import TEST, TRAIN, TrainingRows, fold_of_lists, numbered_lists, write_snapshot
+from engine import relations
+from engine.relations import TrainingSongs, build_memory, build_relations, index_lists, next_on_album
+from memory import CountedRelation
 
 
 def snapshot_of(folder, sequences, split=None, **changes):
@@ -22,59 +28,212 @@ def snapshot_of(folder, sequences, split=None, **changes):
     return write_snapshot(folder, **{**columns, **changes})
 
 
-def neighbours_of(relation, row):
-    listed = relation.songs[row] > 0
-    return dict(zip(relation.songs[row][listed].tolist(), relation.counts[row][listed].tolist(), strict=True))
+def memory_of(snapshot, **settings):
+    return build_memory(snapshot, MemoryConfig(**{"near_reach": 3, **settings}), d_model=4)
+
+
+def relations_of(snapshot, **settings):
+    """The counted relations of a memory by name; `song_plays` is under "plays"."""
+    memory = memory_of(snapshot, **settings)
+    found = {source.name: source for source in memory.sources if isinstance(source, CountedRelation)}
+    return {**found, "plays": memory.song_plays}
+
+
+def neighbours_of(relation, row, edition=0):
+    songs, counts = relation.songs[edition][row], relation.counts[edition][row]
+    assert list(counts[songs == PAD]) == [0] * int((songs == PAD).sum())
+    return dict(zip(songs[songs > 0].tolist(), counts[songs > 0].tolist(), strict=True))
+
+
+# --- counts
 
 
 def test_lists_are_counted_not_occurrences(tmp_path):
     snapshot = snapshot_of(tmp_path, [[3, 4, 3, 4, 5], [3, 4], [4, 5], [6, 5]], split=[TRAIN, TRAIN, TRAIN, TEST])
-    following, near, *_ = build_relations(snapshot, MemoryConfig())
-    assert neighbours_of(following, 3) == {4: 2.0}  # 3 -> 4 twice in the first list counts once
-    assert neighbours_of(following, 4) == {3: 1.0, 5: 2.0}
-    assert neighbours_of(near, 5) == {3: 1.0, 4: 2.0}
-    assert neighbours_of(near, 6) == {}  # the test part is not counted
-    assert song_plays(snapshot).tolist() == [0, 0, 0, 2, 3, 2, 0]
-    assert following.totals.tolist() == [0, 0, 0, 2, 3, 2, 0]
-
-
-def test_the_songs_of_an_artist_come_most_played_first_and_unknown_artists_have_none(tmp_path):
-    relations = {
-        relation.name: relation for relation in build_relations(snapshot_of(tmp_path, [[4, 3], [4, 5], [6, 5]]), MemoryConfig())
-    }
-    assert relations["artist"].songs[3].tolist() == [4, 3]
-    assert neighbours_of(relations["artist"], 3) == {4: 3.0, 3: 2.0}  # plays in two lists and in one, and one each for all
-    assert neighbours_of(relations["artist"], 2) == {}
-    assert relations["artist"].key_of_song.tolist() == [0, 1, 2, 3, 3, 4, 2]
+    found = relations_of(snapshot)
+    assert neighbours_of(found["next"], 3) == {4: 2.0}  # 3 -> 4 twice in the first list counts once
+    assert neighbours_of(found["next"], 4) == {3: 1.0, 5: 2.0}
+    assert neighbours_of(found["near"], 5) == {3: 1.0, 4: 2.0}
+    assert neighbours_of(found["near"], 6) == {}  # the test part is not counted
+    assert found["plays"][0].tolist() == [0, 0, 0, 2, 3, 2, 0]
+    for name in ("after", "before", "next", "near"):
+        assert found[name].totals[0].tolist() == [0, 0, 0, 2, 3, 2, 0]
 
 
 def test_versions_of_one_list_count_once(tmp_path):
-    snapshot = snapshot_of(tmp_path, [[3, 4], [3, 4], [4, 3], [3, 4]], lists=np.array([8, 8, 8, 2]))
-    following, near, *_ = build_relations(snapshot, MemoryConfig())
-    assert neighbours_of(following, 3) == {4: 2.0}
-    assert neighbours_of(following, 4) == {3: 1.0}
-    assert neighbours_of(near, 3) == {4: 2.0}
-    assert song_plays(snapshot).tolist() == [0, 0, 0, 2, 2, 0, 0]
+    found = relations_of(snapshot_of(tmp_path, [[3, 4], [3, 4], [4, 3], [3, 4]], lists=np.array([8, 8, 8, 2])))
+    assert neighbours_of(found["next"], 3) == {4: 2.0}
+    assert neighbours_of(found["next"], 4) == {3: 1.0}
+    assert neighbours_of(found["near"], 3) == {4: 2.0}
+    assert neighbours_of(found["after"], 3) == {4: pytest.approx(2 / 3 + 1)}  # two of three versions of one list, and the other
+    assert found["plays"][0].tolist() == [0, 0, 0, 2, 2, 0, 0]
 
 
 def test_a_long_list_counts_a_pair_once(tmp_path):
-    snapshot = snapshot_of(tmp_path, [[3, 4, 5, 6] * 300])
-    following, near, *_ = build_relations(snapshot, MemoryConfig())
-    assert neighbours_of(following, 3) == {4: 1.0}
-    assert neighbours_of(near, 3) == {4: 1.0, 5: 1.0, 6: 1.0}
+    found = relations_of(snapshot_of(tmp_path, [[3, 4, 5, 6] * 300]))
+    assert neighbours_of(found["next"], 3) == {4: 1.0}
+    assert neighbours_of(found["near"], 3) == {4: 1.0, 5: 1.0, 6: 1.0}
 
 
-def test_totals_are_lists_that_hold_the_artist_and_one(tmp_path):
-    relations = {
-        relation.name: relation for relation in build_relations(snapshot_of(tmp_path, [[3, 4], [3, 4], [5]]), MemoryConfig())
-    }
-    assert relations["artist"].totals.tolist() == [1, 1, 1, 3, 2]  # artist 3 made songs 3 and 4, artist 4 song 5
+def test_songs_further_apart_support_each_other_less_and_beyond_the_window_not_at_all(tmp_path):
+    found = relations_of(snapshot_of(tmp_path, [[3, 4, 3, 6, 5]]), window=3)
+    far, furthest = 1 / math.sqrt(2), 1 / math.sqrt(3)
+    assert neighbours_of(found["after"], 3) == pytest.approx({4: 1, 6: 1 + furthest, 5: far})
+    assert neighbours_of(found["before"], 5) == pytest.approx({6: 1, 3: far, 4: furthest})
+    assert neighbours_of(found["before"], 3) == {4: 1.0}  # a song is no neighbour of itself
 
 
 def test_weak_neighbours_are_cut_by_cosine_not_by_count(tmp_path):
     lists = [[3, 4], [3, 4], *[[4, 6]] * 8, [3, 5]]  # 4 stands beside 3 twice but is everywhere, 5 once and only there
-    following = build_relations(snapshot_of(tmp_path, lists), MemoryConfig(neighbours=1))[0]
-    assert neighbours_of(following, 3) == {5: 1.0}
+    assert neighbours_of(relations_of(snapshot_of(tmp_path, lists), neighbours=1)["next"], 3) == {5: 1.0}
+
+
+# --- editions, against loops over everything
+
+
+def counted(sequences, list_of_sequence, window):
+    """(relation, song) -> neighbour -> support, and the lists with each song, by plain loops."""
+    found, versions = defaultdict(Counter), Counter(list_of_sequence)
+    once = defaultdict(set)
+    for songs, number in zip(sequences, list_of_sequence, strict=True):
+        known = [song for song in songs if song >= FIRST_NUMBER]
+        once["plays"] |= {(number, song) for song in known}
+        for i, a in enumerate(known):
+            for j, b in enumerate(known):
+                if i < j <= i + window and a != b:
+                    found["after", a][b] += 1 / math.sqrt(j - i) / versions[number]
+                    found["before", b][a] += 1 / math.sqrt(j - i) / versions[number]
+                if j == i + 1:
+                    once["next"].add((number, a, b))
+    for number, a in once["plays"]:
+        once["near"] |= {(number, a, b) for other, b in once["plays"] if other == number and a != b}
+    for name in ("next", "near"):
+        for _, a, b in once[name]:
+            found[name, a][b] += 1
+    return found, Counter(song for _, song in once["plays"])
+
+
+def test_an_edition_counts_all_lists_but_those_of_its_fold(tmp_path):
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(UNKNOWN, 7, rng.integers(1, 7)).tolist() for _ in range(14)]
+    lists = np.array([5, 5, 5, 1, 2, 2, 30, 31, 7, 7, 8, 9, 10, 11])
+    snapshot = snapshot_of(tmp_path, sequences, lists=lists)
+    found, number = relations_of(snapshot, window=3, folds=3), numbered_lists(lists)
+    fold = fold_of_lists(len(set(lists)), 3)[number]
+    assert len(found["plays"]) == len(found["after"].songs) == 4
+    for edition in range(4):
+        kept = np.flatnonzero(fold != edition - 1)
+        supports, plays = counted([sequences[at] for at in kept], number[kept].tolist(), window=3)
+        assert found["plays"][edition].tolist() == [plays[song] for song in range(7)]
+        for name in ("after", "before", "next", "near"):
+            assert found[name].totals[edition].tolist() == [plays[song] for song in range(7)]
+            for song in range(7):
+                assert neighbours_of(found[name], song, edition) == pytest.approx(dict(supports[name, song]), rel=1e-5), (
+                    name,
+                    song,
+                )
+
+
+def test_neighbours_come_strongest_first_in_every_edition(tmp_path):
+    rng = np.random.default_rng(1)
+    found = relations_of(snapshot_of(tmp_path, [rng.permutation(np.arange(3, 7))[:3] for _ in range(60)]), folds=2)
+    for edition, plays in enumerate(found["plays"]):
+        for row in range(3, 7):
+            listed = neighbours_of(found["after"], row, edition)
+            strength = [support / math.sqrt(plays[song]) for song, support in listed.items()]
+            assert strength == sorted(strength, reverse=True)
+            assert len(listed) == 3
+
+
+def test_what_a_training_row_looks_up_holds_nothing_of_its_own_list(tmp_path):
+    """Every list has two songs that no other list has: in its edition they were never played, next or near."""
+    artists = np.zeros(23, np.int64)
+    features = np.zeros((23, 2), np.float32)
+    lists = np.array([4, 4, 9, 1, 6, 7, 20, 21, 22, 23])
+    sequences = [[3 + 2 * at, 4 + 2 * at][:: 1 if at % 2 else -1] for at in numbered_lists(lists).tolist()]
+    snapshot = snapshot_of(
+        tmp_path, sequences, lists=lists, song_artist=artists, song_album=artists, song_features=features, n_fitted_songs=23
+    )
+    rows = TrainingRows(snapshot.sequences, *snapshot.ranges(TRAIN), 8, lists=lists, folds=4)
+    found = relations_of(snapshot, folds=4)
+    for songs, number in zip(sequences, rows.lists.tolist(), strict=True):
+        edition = int(rows.editions[number])
+        assert edition >= 1
+        for song in songs:
+            assert (found["plays"][0, song], found["plays"][edition, song]) == (1, 0)
+            assert neighbours_of(found["near"], song) != {} == neighbours_of(found["near"], song, edition)
+    index = index_lists(snapshot)
+    assert index.list_of_piece[1:].tolist() == rows.lists.tolist()
+
+
+def test_fewer_lists_than_folds_leave_folds_empty(tmp_path):
+    found = relations_of(snapshot_of(tmp_path, [[3, 4, 5]]), folds=4)
+    assert sorted(found["plays"].sum(1).tolist()) == [0, 3, 3, 3, 3]
+    training = TrainingSongs.of(snapshot_of(tmp_path, [[3, 4, 5]]), folds=4)
+    assert sum(len(training.part(fold).songs) for fold in range(4)) == 3
+
+
+# --- artists and albums
+
+
+def test_the_songs_of_an_artist_come_most_played_first_and_unknown_artists_have_none(tmp_path):
+    found = relations_of(snapshot_of(tmp_path, [[4, 3], [4, 5], [6, 5]]))
+    assert neighbours_of(found["artist"], 3) == {4: 3.0, 3: 2.0}  # plays in two lists and in one, and one each for all
+    assert found["artist"].songs[0][3].tolist() == [4, 3]
+    assert neighbours_of(found["artist"], 2) == {}
+    assert found["artist"].key_of_song.tolist() == [0, 1, 2, 3, 3, 4, 2]
+    assert found["album"].key_of_song.tolist() == [0, 1, 2, 3, 3, 3, 4]
+
+
+def test_the_plays_of_an_artists_songs_are_those_of_the_edition(tmp_path):
+    sequences = [[4, 3], [4, 5], [6, 3]]
+    found, fold = relations_of(snapshot_of(tmp_path, sequences), folds=3)["artist"], fold_of_lists(3, 3)
+    for left_out, (of_three, of_four, total) in enumerate([(2, 2, 3), (3, 2, 3), (2, 3, 3)]):
+        edition = 1 + int(fold[left_out])
+        listed = neighbours_of(found, 3, edition)
+        assert listed == {3: of_three, 4: of_four}
+        assert list(listed) == ([4, 3] if of_four > of_three else [3, 4])  # most played first
+        assert found.totals[edition][3] == total  # two lists with a song of artist 3, and one more
+    assert found.totals[0].tolist()[3:] == [4, 2]
+
+
+def test_totals_are_lists_that_hold_the_artist_and_one(tmp_path):
+    found = relations_of(snapshot_of(tmp_path, [[3, 4], [3, 4], [5]]))
+    assert found["artist"].totals[0].tolist() == [1, 1, 1, 3, 2]  # artist 3 made songs 3 and 4, artist 4 song 5
+
+
+# --- pieces of lists
+
+
+@pytest.fixture
+def pieces_of_four(monkeypatch):
+    """Lists are cut into pieces of four songs, of which a song knows two."""
+    monkeypatch.setattr(relations, "PIECE_SONGS", 4)
+    monkeypatch.setattr(relations, "PIECES_OF_SONG", 2)
+
+
+def test_long_lists_are_cut_into_pieces_that_overlap_by_half(tmp_path, pieces_of_four):
+    sequences = [[3, 4, 5, 6], [3, 4, 5, 6, 3, 4, 5], [6], [3, UNKNOWN, 5, 4, 6], [6, 5, 4, 3, 6, 5]]
+    index = index_lists(snapshot_of(tmp_path, sequences, lists=np.array([7, 7, 3, 9, 9])))
+    assert index.pieces.tolist() == [
+        [PAD] * 4,
+        [3, 4, 5, 6],
+        *[[3, 4, 5, 6], [5, 6, 3, 4], [3, 4, 5, PAD]],
+        [6, PAD, PAD, PAD],
+        *[[3, PAD, 5, 4], [5, 4, 6, PAD]],
+        *[[6, 5, 4, 3], [4, 3, 6, 5]],
+    ]
+    assert index.list_of_piece.tolist() == [-1, 1, 1, 1, 1, 0, 2, 2, 2, 2]
+
+
+def test_a_song_knows_its_newest_pieces_first_and_is_rare_by_all(tmp_path, pieces_of_four):
+    index = index_lists(snapshot_of(tmp_path, [[3, 4], [3, 3, 5], [4, 3], [6, 3]], split=[TRAIN, TRAIN, TRAIN, TEST]))
+    assert index.pieces_of_song.tolist() == [[0, 0]] * 3 + [[3, 2], [3, 1], [2, 0], [0, 0]]
+    rarity = [math.log(4 / 3), math.log(4 / 2), math.log(4 / 1)]  # of four pieces, with the empty one
+    assert index.rarity.tolist() == pytest.approx([0, 0, 0, *rarity, 0])
+
+
+# --- what holds by itself, and what is asked for
 
 
 def test_the_next_track_follows_number_and_album(tmp_path):
@@ -83,15 +242,32 @@ def test_the_next_track_follows_number_and_album(tmp_path):
     assert next_on_album(snapshot_of(tmp_path, [[3, 4]], feature_names=["tempo", "tempo_missing"])) is None
 
 
-def test_a_relation_is_left_out_by_a_reach_of_zero(tmp_path):
-    config = MemoryConfig(next_reach=0, near_reach=0, artist_reach=0, album_reach=0, track_reach=0)
-    assert [relation.name for relation in build_relations(snapshot_of(tmp_path, [[3, 4]]), config)] == ["same"]
-    assert build_relations(snapshot_of(tmp_path, [[3, 4]]), MemoryConfig(same_reach=0, next_reach=0, near_reach=0, artist_reach=0,
-                                                                        album_reach=0, track_reach=0)) == []  # fmt: skip
+def test_a_song_itself_and_the_next_track_rest_on_no_count(tmp_path):
+    found = relations_of(snapshot_of(tmp_path, [[3, 4]]))
+    assert found["same"].songs[..., 0].tolist() == [[0, 0, 0, 3, 4, 5, 6]]
+    assert found["track"].songs[..., 0].tolist() == [[0, 0, 0, 4, 0, 0, 0]]
+    assert found["track"].counts[..., 0].tolist() == [[0, 0, 0, 1, 0, 0, 0]]
+
+
+REACHES = ("after", "before", "next", "near", "same", "again", "artist", "album", "track")
+NOTHING = {**{f"{name}_reach": 0 for name in REACHES}, "lists": 0}
+
+
+@pytest.mark.parametrize("name", [*REACHES, "lists"])
+def test_a_source_is_left_out_by_a_zero(tmp_path, name):
+    wanted = {**NOTHING, **({"lists": 5} if name == "lists" else {f"{name}_reach": 2})}
+    (source,) = memory_of(snapshot_of(tmp_path, [[3, 4]]), **wanted).sources
+    assert source.name == name
+
+
+def test_without_sources_there_is_no_memory(tmp_path):
+    assert memory_of(snapshot_of(tmp_path, [[3, 4]]), **NOTHING) is None
 
 
 def test_tables_are_what_torch_looks_up(tmp_path):
-    for relation in build_relations(snapshot_of(tmp_path, [[3, 4, 5], [5, 6]]), MemoryConfig()):
-        assert relation.songs.dtype == torch.int32
+    snapshot, config = snapshot_of(tmp_path, [[3, 4, 5], [5, 6]]), MemoryConfig(near_reach=2)
+    plays = np.zeros((1 + config.folds, 7))
+    for relation in build_relations(snapshot, config, TrainingSongs.of(snapshot, config.folds), plays):
+        assert (relation.songs.dtype, relation.counts.dtype, relation.totals.dtype) == (torch.int32, torch.float32, torch.float32)
         assert relation.songs.shape == relation.counts.shape
-        assert len(relation.totals) == len(relation.songs)
+        assert relation.totals.shape == relation.songs.shape[:2]

@@ -332,6 +332,24 @@ def test_a_nudged_worker_looks_at_once(database_url, monkeypatch):
 
 
 @pytest.mark.direct
+def test_a_worker_looks_again_soon_after_its_work_and_then_more_and_more_seldom(database_url, monkeypatch):
+    """Who commits just after the one request that wakes the workers has not long to wait."""
+    add_playlist(database_url, "p", ["s00"])
+    stop, rests = threading.Event(), []
+
+    def rest(ear, seconds):
+        rests.append(seconds)
+        if len(rests) == 2:
+            ask(database_url, "p")
+        if len(rests) == 7:
+            stop.set()
+
+    monkeypatch.setattr("jobs.worker.wait_for_request", rest)
+    new_worker(database_url, small_recommender()).run(stop)
+    assert rests == [0.02, 0.1, 0.02, 0.1, 0.3, 1.0, 1.0]
+
+
+@pytest.mark.direct
 def test_a_worker_that_lost_its_database_puts_back_what_it_held(database_url):
     add_playlist(database_url, "p", ["s00"])
     request_id = ask(database_url, "p")

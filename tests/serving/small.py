@@ -9,7 +9,8 @@ import torch
 
 from config import FIRST_NUMBER, PAD, ModelConfig, ServiceConfig
 from engine.checkpoint import mark_best, save_catalogue, save_checkpoint, write_json
-from model import BERT4Rec, Catalogue, Memory, Relation
+from memory import CountedRelation, Memory, Relation
+from model import BERT4Rec, Catalogue
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
 from serving.recommender import ModelInfo, Recommender
 
@@ -42,7 +43,7 @@ def small_model(encoders, frame, seed=0):
             n_fitted_albums=FIRST_NUMBER + 6,
             n_fitted_artists=FIRST_NUMBER + 3,
         ),
-        Memory(config.d_model, [successors(V)], song_plays=torch.full((V,), 5.0)),
+        Memory(config.d_model, [CountedRelation(successors(V))], song_plays=torch.full((1, V), 5.0)),
     )
 
 
@@ -52,9 +53,9 @@ def successors(V):
     followers[[*range(FIRST_NUMBER), V - 1]] = PAD
     return Relation(
         name="next",
-        songs=followers[:, None].int(),
-        counts=torch.where(followers > PAD, 5.0, 0.0)[:, None],
-        totals=torch.full((V,), 5.0),
+        songs=followers[None, :, None].int(),
+        counts=torch.where(followers > PAD, 5.0, 0.0)[None, :, None],
+        totals=torch.full((1, V), 5.0),
         reach=1,
     )
 

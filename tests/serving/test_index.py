@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from config import FIRST_NUMBER
-from model import LookedUp
+from memory import LookedUp
 from serving.index import Contexts, ScoringIndex
 
 NONE = np.array([], np.int64)

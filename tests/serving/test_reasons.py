@@ -79,6 +79,13 @@ def test_a_context_of_one_song_can_be_left_out_too():
     np.testing.assert_allclose(leave_one_out(SumOfSongs(), index, np.array([3]), np.array([3, 4])), [[0.8, -0.2]], atol=1e-6)
 
 
+def test_only_the_newest_songs_are_left_out_where_older_ones_are_read_too():
+    index = ScoringIndex(torch.eye(8), torch.zeros(8))
+    weights = leave_one_out(SumOfSongs(), index, np.array([3, 4, 5]), np.array([3, 4, 5]), n_newest=2)
+    expected = [[-0.2, 0.8, -0.2], [-0.2, -0.2, 0.8]]  # 4 and 5 in turn; song 3 is one of five real songs, as the others are
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+
+
 def test_contributors_are_the_songs_that_speak_for_it_strongest_first():
     found = contributors(songs(3, 4, 5, 6, 7), np.array([0.5, -1.0, 2.0, 0.25, 1.0]))
     assert [(reason.song_id, reason.weight) for reason in found] == [("song5", 2.0), ("song7", 1.0), ("song3", 0.5)]

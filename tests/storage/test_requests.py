@@ -266,6 +266,17 @@ def test_workers_are_woken_only_when_nothing_was_waiting(connection, database_ur
 
 
 @pytest.mark.direct
+def test_of_two_who_find_the_queue_empty_at_once_one_wakes_the_workers(connection, another_connection, database_url):
+    with listener(database_url) as listening:
+        add_request(connection, "first")
+        add_request(another_connection, "second")
+        another_connection.commit()
+        assert not wait_for_request(listening, 0.2)
+        connection.commit()
+        assert wait_for_request(listening, 10)
+
+
+@pytest.mark.direct
 def test_a_request_that_waits_for_its_next_attempt_does_not_keep_workers_asleep(connection, database_url):
     add_request(connection, "later")
     connection.commit()

@@ -1,0 +1,315 @@
+"""What a model looks up instead of learning it: a memory of counts and copies, weighed by the encoder.
+
+A transformer of this size neither counts nor copies well, while next songs mostly follow fixed pairs, stand in lists like this
+one, or repeat.  Each `Source` here finds songs that speak for themselves, with several signals each; the encoder decides, by
+gates from its output, how much each signal weighs at this place.  Its closest relatives are the pointer of See et al. 2017
+(https://arxiv.org/abs/1704.04368, section 2.2) and the nearest neighbours of Khandelwal et al. 2020 (kNN-LM,
+https://arxiv.org/abs/1911.00172, section 2).
+
+In training, the list at hand has supported the very pairs that it would look up, so the gates would learn to trust counts that no
+new list has.  Tables therefore come in editions: 0 counts all training lists, e > 0 all but those of fold e, and a training row
+looks up the edition that leaves its own fold out (cross-fitting, as in the stacking of Wolpert 1992).
+
+Shape letters: B rows of a batch, L places of a row, M places to predict, W songs of context, K neighbours of a song, C songs
+found at a place (with doubles), U distinct ones, S signals, V songs of the catalogue, E editions, Q pieces of training lists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import FIRST_NUMBER, PAD
+
+# Logarithms are taken of so many times a share: at 1,000 the many weak songs outvote the few strong ones at the top.
+SHARPNESS_OF_LOG = 30.0
+# Tables whose first dimension is the edition.
+EDITED = frozenset({"song_plays", "songs", "counts", "totals"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """Which songs stand in one relation to a song (or to its artist, or album), and how strongly training supports it."""
+
+    name: str
+    songs: Tensor  # (E, rows, K) int32, strongest first, PAD where there are fewer
+    counts: Tensor  # (E, rows, K) float32 support of the pair
+    totals: Tensor  # (E, rows) float32 training lists that hold the row's song (artist, album)
+    reach: int  # how many songs back from the place to predict it is looked up
+    key_of_song: Tensor | None = None  # (V,) the row of each song; None: its number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListIndex:
+    """The training lists, cut into pieces, and where each song stands in them."""
+
+    pieces: Tensor  # (Q, songs of a piece) int32, PAD at the end; piece 0 is empty
+    list_of_piece: Tensor  # (Q,) int64 number of the training list; -1 for piece 0
+    pieces_of_song: Tensor  # (V, any) int32 pieces that hold each song, the newest; 0 where there are fewer
+    rarity: Tensor  # (V,) float32 log of pieces over pieces with this song; 0 for songs in none
+
+
+class Origin(NamedTuple):
+    """Where the rows of a training batch come from, so that nothing is looked up that they have put there themselves."""
+
+    lists: Tensor  # (B,) int64 number of the training list
+    editions: Tensor  # (B,) int64 the edition that leaves the list out
+
+    def at(self, row: Tensor) -> "Origin":
+        """Of some rows, (M,) each."""
+        return Origin(self.lists[row], self.editions[row])
+
+
+class Evidence(NamedTuple):
+    """Songs found at each place, each once, PAD for none, and what speaks for them."""
+
+    songs: Tensor  # (M, U) int64
+    signals: Tensor  # (S, M, U) 0 and above
+
+
+class LookedUp(NamedTuple):
+    """Sparse additions to the scores of M places: C songs each, which may occur more than once; PAD stands for none."""
+
+    songs: Tensor  # (M, C) int64
+    bonus: Tensor  # (M, C)
+
+
+class Place(NamedTuple):
+    """M places to predict in rows of songs."""
+
+    songs: Tensor  # (B, L) int64
+    row: Tensor  # (M,)
+    column: Tensor  # (M,)
+
+    def context(self, reach: int) -> Tensor:
+        """The songs one, two, ... `reach` places before each place, PAD beyond the row: (M, W)."""
+        back = self.column[:, None] - torch.arange(1, reach + 1, device=self.songs.device)
+        return torch.where(back >= 0, self.songs[self.row[:, None], back.clamp(min=0)], PAD)
+
+
+class Source(nn.Module):
+    """One way to find songs.  `initial_weights` has an entry per signal: what the gates begin with."""
+
+    name: str
+    reach: int  # how many songs back from the place to predict it looks for others
+    initial_weights: tuple[float, ...]
+
+    @property
+    def looks_back(self) -> int:
+        """How many songs before a place it reads."""
+        return self.reach
+
+    def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
+        """Songs and signals at M places; `origin` (M,) of training rows, None takes the full edition; `song_plays` (E, V)."""
+        raise NotImplementedError
+
+
+class CountedRelation(Source):
+    """Songs of one relation to those of the context, added up over the context with a fading that is learned."""
+
+    AMOUNTS = 3  # share c / n of the key's lists, cosine c / sqrt(n m), count c
+    initial_weights = (4.0, 2.0, 0.2, 0.2, 0.2, 1.0)
+    songs: Tensor
+    counts: Tensor
+    totals: Tensor
+    key_of_song: Tensor | None
+
+    def __init__(self, relation: Relation):
+        super().__init__()
+        self.name, self.reach = relation.name, relation.reach
+        for part in ("songs", "counts", "totals", "key_of_song"):
+            self.register_buffer(part, getattr(relation, part))
+        distance = torch.arange(1, self.reach + 1)
+        self.fading = nn.Parameter((distance**-0.5).repeat(self.AMOUNTS, 1))  # (AMOUNTS, W)
+
+    def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
+        """Share, cosine, their logarithms, the logarithm of the count, and the share beside the best song's."""
+        keys = self._keys(place.context(self.reach))  # (M, W)
+        neighbours, counts, totals, plays = self._look_up(keys, origin, song_plays)
+        amounts = torch.stack([counts / (totals + 1), counts / ((totals + 1) * (plays + 1)).sqrt(), counts])  # (3, M, W, K)
+        faded = amounts * self.fading.clamp(min=0)[:, None, :, None]
+        songs, (share, cosine, count) = added_up(neighbours.flatten(1), faded.flatten(2))
+        logs = [(SHARPNESS_OF_LOG * share).log1p(), (SHARPNESS_OF_LOG * cosine).log1p(), count.log1p()]
+        return Evidence(songs, torch.stack([share, cosine, *logs, _beside_best(share)]))
+
+    def _keys(self, context: Tensor) -> Tensor:
+        """The table row of each context song; row PAD, which is empty, for what is no song or has no artist or album."""
+        keys = context if self.key_of_song is None else self.key_of_song[context]
+        return torch.where((context >= FIRST_NUMBER) & (keys >= FIRST_NUMBER), keys, PAD)
+
+    def _look_up(self, keys: Tensor, origin: Origin | None, song_plays: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Neighbours and, for each, its count, the lists with the key and those with the neighbour: (M, W, K) each."""
+        edition = torch.zeros_like(keys[:, 0]) if origin is None else origin.editions
+        of_table = edition.clamp(max=len(self.songs) - 1)[:, None]  # what holds by itself has one edition
+        neighbours = self.songs[of_table, keys].long()
+        totals = self.totals[of_table, keys][..., None]
+        return neighbours, self.counts[of_table, keys], totals, song_plays[edition[:, None, None], neighbours]
+
+
+class HeardBefore(Source):
+    """What came next when the last songs were heard earlier in the same sequence: copying by matching a suffix.
+
+    A song of the past speaks for itself when the songs shortly before it were the last songs of the context, most of all in the
+    same order.
+    """
+
+    name = "again"
+    initial_weights = (6.0, 1.0, 0.1)
+    LAST, BEFORE = 4, 6  # last songs of the context that are compared, and places before a song where they may stand
+
+    def __init__(self, reach: int):
+        super().__init__()
+        self.reach = reach
+        rank = torch.arange(1, self.LAST + 1, dtype=torch.float32)
+        kernel = torch.full((self.LAST, self.BEFORE), 0.05)
+        kernel[:, : self.LAST] += torch.diag(1 / rank)
+        self.kernel = nn.Parameter(kernel)
+        self.fading = nn.Parameter(torch.zeros(reach.bit_length()))  # log weight by the logarithm of the distance
+
+    @property
+    def looks_back(self) -> int:
+        """The songs that may come again, and those before the furthest of them."""
+        return self.reach + self.BEFORE
+
+    def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
+        """How well the songs before match, its logarithm, and the match beside the best one."""
+        past = place.context(self.reach + self.BEFORE)  # (M, reach + BEFORE), the newest first
+        heard = past[:, : self.reach]
+        match = torch.zeros(heard.shape, device=heard.device)
+        for last in range(self.LAST):
+            wanted = past[:, last : last + 1]
+            for before in range(self.BEFORE):
+                stands = past[:, before + 1 : before + 1 + self.reach] == wanted
+                match = match + self.kernel[last, before].clamp(min=0) * (stands & (wanted >= FIRST_NUMBER))
+        distance = torch.arange(1, self.reach + 1, device=heard.device)
+        match = match * self.fading[distance.log2().long()].exp()
+        is_song = heard >= FIRST_NUMBER
+        songs, (total,) = added_up(torch.where(is_song, heard, PAD), (match * is_song)[None])
+        return Evidence(songs, torch.stack([total, total.log1p(), _beside_best(total)]))
+
+
+class NearestLists(Source):
+    """Songs of the training lists that are most like this one; those near the last song may count for more.
+
+    Lists are compared by their rare common songs.  The votes of the `neighbours` most similar pieces are taken twice: nearly by
+    similarity, and with most of the weight on the very nearest.
+    """
+
+    name = "lists"
+    initial_weights = (2.0, 2.0, 0.2, 0.2)
+    SHARPNESS = (1.0, 5.0)
+    FURTHEST = 16  # places from the last song, in either direction, that are told apart
+    pieces: Tensor
+    list_of_piece: Tensor
+    pieces_of_song: Tensor
+    rarity: Tensor
+    size: Tensor
+
+    def __init__(self, index: ListIndex, neighbours: int, reach: int):
+        super().__init__()
+        self.neighbours, self.reach = neighbours, reach
+        for part in ("pieces", "list_of_piece", "pieces_of_song", "rarity"):
+            self.register_buffer(part, getattr(index, part))
+        self.register_buffer("size", (index.pieces != PAD).sum(1).clamp(min=1).float(), persistent=False)
+        self.fading = nn.Parameter(torch.zeros(reach))  # log weight of the context song so far back
+        self.sharpness = nn.Parameter(torch.tensor(self.SHARPNESS))
+        self.offset = nn.Parameter(torch.zeros(len(self.SHARPNESS), 2 * self.FURTHEST + 2))  # log weight by place, last: unknown
+
+    def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
+        """The two votes and their logarithms."""
+        context = place.context(self.reach)  # (M, W)
+        nearest, similarity = self._nearest(context, origin)  # (M, N) each
+        songs = self.pieces[nearest].long()  # (M, N, songs of a piece)
+        at = self._offsets(songs, context[:, 0])
+        is_like, log_similarity = similarity > 0, similarity.clamp(min=1e-6).log()
+        votes = []
+        for sharpness, offset in zip(self.sharpness, self.offset, strict=True):
+            weight = torch.softmax((sharpness * log_similarity).masked_fill(~is_like, -1e4), dim=1) * is_like  # (M, N)
+            votes.append(weight[..., None] * offset.exp()[at] * (songs != PAD))
+        found, added = added_up(songs.flatten(1), torch.stack(votes).flatten(2))
+        return Evidence(found, torch.cat([added, (SHARPNESS_OF_LOG * added).log1p()]))
+
+    def _nearest(self, context: Tensor, origin: Origin | None) -> tuple[Tensor, Tensor]:
+        """The most similar pieces (M, N) and their similarity, 0 for none; the row's own list is no neighbour."""
+        pieces = self.pieces_of_song[context].long()  # (M, W, any)
+        if origin is not None:
+            pieces = pieces.masked_fill(self.list_of_piece[pieces] == origin.lists[:, None, None], 0)
+        weight = self.fading.exp() * self.rarity[context] * (context >= FIRST_NUMBER)  # (M, W)
+        found, (common,) = added_up(pieces.flatten(1), weight[..., None].expand(pieces.shape).flatten(1)[None])
+        similarity = torch.where(found > 0, common / self.size[found].sqrt(), 0.0)
+        best = similarity.topk(min(self.neighbours, similarity.shape[1]), dim=1)
+        return found.gather(1, best.indices), best.values
+
+    def _offsets(self, songs: Tensor, last: Tensor) -> Tensor:
+        """How far each song of a piece stands from the context's last song in it, as a column of `offset`: (M, N, any)."""
+        is_last = (songs == last[:, None, None]) & (last >= FIRST_NUMBER)[:, None, None]
+        anchor = is_last.int().argmax(dim=2, keepdim=True)  # (M, N, 1)
+        distance = torch.arange(songs.shape[2], device=songs.device) - anchor
+        known = distance.clamp(-self.FURTHEST, self.FURTHEST) + self.FURTHEST
+        return torch.where(is_last.any(dim=2, keepdim=True), known, 2 * self.FURTHEST + 1)
+
+
+class Memory(nn.Module):
+    """All sources together: adds to the scores of the songs that they find."""
+
+    song_plays: Tensor
+
+    def __init__(self, d_model: int, sources: Sequence[Source], song_plays: Tensor):
+        """`song_plays` (E, V): training lists that hold each song, in each edition."""
+        super().__init__()
+        self.register_buffer("song_plays", song_plays.float())
+        self.sources = nn.ModuleList(sources)
+        self.n_signals = [len(source.initial_weights) for source in sources]
+        initial = torch.tensor([weight for source in sources for weight in source.initial_weights])
+        self.gate = nn.Linear(d_model, len(initial))
+        nn.init.zeros_(self.gate.weight)
+        with torch.no_grad():
+            self.gate.bias.copy_(initial.expm1().log())  # softplus(gate) begins at the initial weights
+        self.popularity = nn.Parameter(torch.tensor(-1.0))
+
+    def forward(self, songs: Tensor, places: Tensor, queries: Tensor, origin: Origin | None = None) -> LookedUp:
+        """Look up the songs before each place: `songs` (B, L), `places` (M,) in B * L, `queries` (M, D) from the encoder.
+
+        `origin` (B,) says in training which lists the rows are; None looks everything up.
+        """
+        place = Place(songs, places // songs.shape[1], places % songs.shape[1])
+        of_place = None if origin is None else origin.at(place.row)
+        gates = F.softplus(self.gate(queries)).T.split(self.n_signals)  # type: ignore[no-untyped-call]  # (S, M) of each source
+        found = []
+        for source, gate in zip(self.sources, gates, strict=True):
+            evidence: Evidence = source(place, of_place, self.song_plays)
+            found.append((evidence.songs, torch.einsum("sm,smu->mu", gate, evidence.signals)))
+        return LookedUp(torch.cat([songs for songs, _ in found], dim=1), torch.cat([bonus for _, bonus in found], dim=1))
+
+    @property
+    def reach(self) -> int:
+        """How many songs before a place are looked at."""
+        return max(int(source.looks_back) for source in self.sources)  # type: ignore[arg-type]
+
+    def prior(self) -> Tensor:
+        """What a song gets for being popular, in each edition: (E, V)."""
+        return F.softplus(self.popularity) * self.song_plays.log1p()
+
+
+def added_up(keys: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
+    """Add up what belongs to the same key: `keys` (M, C), `amounts` (A, M, C) to distinct keys (M, U), 0-padded, and (A, M, U).
+
+    >>> added_up(torch.tensor([[7, 5, 7]]), torch.tensor([[[1.0, 2.0, 3.0]]]))
+    (tensor([[5, 7]]), tensor([[[2., 4.]]]))
+    """
+    ordered, order = keys.int().sort(dim=1)  # int32 sorts faster
+    is_new = F.pad((ordered[:, 1:] != ordered[:, :-1]).long(), (1, 0))
+    slot_in_order = is_new.cumsum(1)
+    slot = torch.empty_like(slot_in_order).scatter_(1, order, slot_in_order)
+    U = int(slot_in_order[:, -1].max()) + 1
+    distinct = torch.zeros(len(keys), U, dtype=torch.int64, device=keys.device).scatter_(1, slot_in_order, ordered.long())
+    sums = torch.zeros(len(amounts), len(keys), U, dtype=amounts.dtype, device=keys.device)
+    return distinct, sums.scatter_add(2, slot.expand(amounts.shape), amounts)
+
+
+def _beside_best(amounts: Tensor) -> Tensor:
+    """Amounts (M, U) as shares of the largest of their place."""
+    return amounts / amounts.amax(dim=1, keepdim=True).clamp(min=1e-9)

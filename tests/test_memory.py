@@ -1,0 +1,344 @@
+import math
+
+import pytest
+import torch
+
+from config import MASK, PAD, UNKNOWN
+from memory import (
+    SHARPNESS_OF_LOG,
+    CountedRelation,
+    Evidence,
+    HeardBefore,
+    ListIndex,
+    Memory,
+    NearestLists,
+    Origin,
+    Place,
+    Relation,
+    Source,
+    added_up,
+)
+
+V = 12
+NO_PLAYS = torch.zeros(1, V)
+
+
+def table(rows, width=2, dtype=torch.float32):
+    """(V, width): the given rows, 0 elsewhere."""
+    filled = torch.zeros(V, width, dtype=dtype)
+    for row, values in rows.items():
+        filled[row, : len(values)] = torch.tensor(values, dtype=dtype)
+    return filled
+
+
+def plays_of(*editions):
+    return torch.stack([table({song: [plays] for song, plays in edition.items()}, width=1)[:, 0] for edition in editions])
+
+
+def relation_of(*editions, reach=2, key_of_song=None):
+    """A counted relation from an edition each: (songs by row, counts by row, totals by row)."""
+    songs, counts, totals = zip(*editions, strict=True)
+    return CountedRelation(
+        Relation(
+            name="next",
+            songs=torch.stack([table(of_edition, dtype=torch.int32) for of_edition in songs]),
+            counts=torch.stack([table(of_edition) for of_edition in counts]),
+            totals=plays_of(*totals),
+            reach=reach,
+            key_of_song=key_of_song,
+        )
+    )
+
+
+def found_by(source, *rows, origin=None, song_plays=NO_PLAYS):
+    """Song -> signals at the last place of each row, without songs that no signal speaks for."""
+    songs = torch.tensor(rows)
+    B, L = songs.shape
+    place = Place(songs, torch.arange(B), torch.full((B,), L - 1))
+    with torch.no_grad():
+        evidence = source(place, origin, song_plays)
+    assert evidence.signals.shape == (len(source.initial_weights), *evidence.songs.shape)
+    assert evidence.signals.isfinite().all()
+    found = []
+    for listed, signals in zip(evidence.songs.tolist(), evidence.signals.permute(1, 2, 0).tolist(), strict=True):
+        assert len(set(listed) - {PAD}) == len([song for song in listed if song != PAD])
+        found.append({song: signal for song, signal in zip(listed, signals, strict=True) if any(signal)})
+    return found
+
+
+def origin_of(*pairs):
+    """Of rows from these (list, edition)."""
+    lists, editions = zip(*pairs, strict=True)
+    return Origin(lists=torch.tensor(lists), editions=torch.tensor(editions))
+
+
+def approximately(signals):
+    return {song: pytest.approx(values, rel=1e-5) for song, values in signals.items()}
+
+
+# --- added_up
+
+
+def test_amounts_of_one_key_are_added_up_row_by_row():
+    keys = torch.tensor([[7, 5, 7, 0], [5, 5, 5, 5], [9, 8, 7, 6]])
+    amounts = torch.tensor([[[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]], [[0.0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]])
+    distinct, sums = added_up(keys, amounts)
+    assert distinct.tolist() == [[0, 5, 7, 0], [5, 0, 0, 0], [6, 7, 8, 9]]
+    assert sums[0].tolist() == [[4, 2, 4, 0], [10, 0, 0, 0], [4, 3, 2, 1]]
+    assert sums[1].tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+# --- what is found in tables
+
+
+def six_signals(share, cosine, count, best_share):
+    logs = [math.log1p(SHARPNESS_OF_LOG * share), math.log1p(SHARPNESS_OF_LOG * cosine), math.log1p(count)]
+    return [share, cosine, *logs, share / best_share]
+
+
+def test_signals_are_added_up_over_the_context_and_fade():
+    """Song 3, two places back, stands beside 7 in 2 of 4 lists; song 4, one back, beside 7 in 1 of 9 and beside 8 in 5 of 9."""
+    source = relation_of(({3: [7], 4: [8, 7]}, {3: [2], 4: [5, 1]}, {3: 4, 4: 9}))
+    (found,) = found_by(source, [3, 4, MASK], song_plays=plays_of({7: 3, 8: 6}))
+    two_back = 1 / math.sqrt(2)
+    share, cosine = 1 / 10 + 2 / 5 * two_back, 1 / math.sqrt(10 * 4) + 2 / math.sqrt(5 * 4) * two_back
+    assert found == approximately(
+        {
+            7: six_signals(share, cosine, 1 + 2 * two_back, best_share=5 / 10),
+            8: six_signals(5 / 10, 5 / math.sqrt(10 * 7), 5, best_share=5 / 10),
+        }
+    )
+
+
+def test_each_amount_has_a_fading_of_its_own_that_never_turns_evidence_around():
+    source = relation_of(({3: [7]}, {3: [2]}, {3: 4}))
+    source.fading.data[:] = torch.tensor([[0.0, 0.5], [0.0, -0.5], [0.0, 2.0]])  # share, cosine, count by distance
+    assert found_by(source, [3, 5, MASK]) == [approximately({7: six_signals(0.2, 0, 4, best_share=0.2)})]
+
+
+def test_only_songs_before_the_place_and_within_reach_are_looked_up():
+    source = relation_of(({3: [7], 4: [8], 5: [9]}, {3: [1], 4: [1], 5: [1]}, {3: 1, 4: 1, 5: 1}), reach=1)
+    place = Place(torch.tensor([[3, 4, MASK, 5]]), torch.tensor([0]), torch.tensor([2]))
+    assert set(source(place, None, NO_PLAYS).songs.flatten().tolist()) - {PAD} == {8}
+    assert source.looks_back == 1
+
+
+def test_a_row_looks_up_the_edition_that_its_origin_names_and_every_row_the_full_one_without():
+    """The lists of fold 1 hold 3 -> 7 twice, that of fold 2 holds 3 -> 8 once."""
+    full = ({3: [7, 8]}, {3: [2, 1]}, {3: 3})
+    source = relation_of(full, ({3: [8]}, {3: [1]}, {3: 1}), ({3: [7]}, {3: [2]}, {3: 2}))
+    plays = plays_of({7: 2, 8: 1}, {8: 1}, {7: 2})
+    rows = [[3, MASK], [3, MASK]]
+    without_first = {8: six_signals(1 / 2, 1 / 2, 1, best_share=1 / 2)}
+    without_second = {7: six_signals(2 / 3, 2 / 3, 2, best_share=2 / 3)}
+    everything = {
+        7: six_signals(2 / 4, 2 / math.sqrt(4 * 3), 2, best_share=2 / 4),
+        8: six_signals(1 / 4, 1 / math.sqrt(4 * 2), 1, best_share=2 / 4),
+    }
+    found = found_by(source, *rows, origin=origin_of((0, 1), (1, 2)), song_plays=plays)
+    assert found == [approximately(without_first), approximately(without_second)]
+    assert found_by(source, *rows, song_plays=plays) == [approximately(everything)] * 2
+
+
+def test_a_relation_that_holds_by_itself_has_one_edition_for_every_origin():
+    source = relation_of(({3: [7]}, {3: [1]}, {3: 1}))
+    found = found_by(source, [3, MASK], [3, MASK], origin=origin_of((0, 1), (1, 2)), song_plays=plays_of({7: 9}, {7: 1}, {}))
+    cosines = [1 / math.sqrt(2 * 2), 1 / math.sqrt(2 * 1)]  # only the plays of song 7 differ
+    assert found == [approximately({7: six_signals(1 / 2, cosine, 1, best_share=1 / 2)}) for cosine in cosines]
+
+
+def test_padding_masks_and_unknown_songs_look_nothing_up():
+    filled = {MASK: [8], UNKNOWN: [9]}  # row PAD is empty in every table
+    source = relation_of((filled, {row: [5] for row in filled}, dict.fromkeys(filled, 9)), reach=4)
+    assert found_by(source, [PAD, UNKNOWN, MASK, UNKNOWN, MASK]) == [{}]
+
+
+def test_songs_without_an_artist_look_nothing_up():
+    artist = torch.tensor([PAD, MASK, UNKNOWN, 3, UNKNOWN, PAD, *[3] * 6])
+    source = relation_of(({UNKNOWN: [7], 3: [8]}, {UNKNOWN: [9], 3: [1]}, {3: 1}), key_of_song=artist)
+    assert found_by(source, [4, 5, MASK]) == [{}]
+    assert set(found_by(source, [4, 6, MASK])[0]) == {8}
+
+
+# --- what was heard before
+
+
+def signals_of_copies(totals):
+    best = max(totals.values())
+    return approximately({song: [total, math.log1p(total), total / best] for song, total in totals.items()})
+
+
+def test_what_followed_the_last_song_before_is_heard_again():
+    """The kernel begins with 0.05 everywhere and 1, 1/2, 1/3, 1/4 more where a suffix matches in order.
+
+    6 follows a 5, the last song; all other matches are out of order: of 5 those of 5, 7, 6 and 5 again, of 7 those of 5, 6, 5.
+    """
+    assert found_by(HeardBefore(8), [5, 6, 7, 5, MASK]) == [signals_of_copies({5: 4 * 0.05, 6: 1.05 + 0.05, 7: 3 * 0.05})]
+
+
+def test_two_songs_heard_in_the_same_order_outweigh_one():
+    (found,) = found_by(HeardBefore(8), [8, 5, 6, 9, 5, 7, 8, 5, MASK])
+    assert found[6][0] == pytest.approx(1.05 + 0.55 + 0.05)  # after 8, 5
+    assert found[7][0] == pytest.approx(1.05 + 0.3 + 3 * 0.05)  # after 9, 5, which is later
+    assert max(found, key=lambda song: found[song][0]) == 6
+
+
+def test_specials_are_no_songs_to_hear_again_nor_to_be_reminded_by():
+    rows = [UNKNOWN, 6, UNKNOWN, MASK], [PAD, PAD, PAD, MASK], [6, UNKNOWN, 6, MASK], [MASK, 6, MASK, MASK]
+    assert found_by(HeardBefore(8), *rows) == [{}, {}, signals_of_copies({6: 2 * 0.05}), {}]
+
+
+def test_songs_come_again_within_reach_and_are_compared_beyond_it():
+    source = HeardBefore(2)
+    assert source.looks_back == 2 + HeardBefore.BEFORE
+    assert found_by(source, [5, 6, 7, 5, MASK]) == [signals_of_copies({5: 4 * 0.05, 7: 3 * 0.05})]  # 6 is three songs back
+
+
+def test_a_copy_fades_by_the_logarithm_of_its_distance():
+    source = HeardBefore(8)
+    source.fading.data[:] = torch.tensor([0, math.log(10), 0, 0])  # two or three songs back
+    assert found_by(source, [5, 6, 7, 5, MASK]) == [signals_of_copies({5: 4 * 0.05, 6: 11.0, 7: 30 * 0.05})]
+
+
+# --- lists like this one
+
+
+def small_index():
+    """Three lists: 0 is 4, 7, 3; 1 is 3, 5, 8, 9; 2 is 10, 3.  Song 3 is in all of them, 11 in none."""
+    pieces = torch.tensor([[0, 0, 0, 0], [4, 7, 3, 0], [3, 5, 8, 9], [10, 3, 0, 0]], dtype=torch.int32)
+    pieces_of_song = {3: [3, 2, 1], 4: [1], 5: [2], 7: [1], 8: [2], 9: [2], 10: [3]}
+    rarity = {3: [0.1], 4: [2.0], 5: [1.0], 7: [2.0], 8: [2.0], 9: [2.0], 10: [2.0]}
+    return ListIndex(
+        pieces=pieces,
+        list_of_piece=torch.tensor([-1, 0, 1, 2]),
+        pieces_of_song=table(pieces_of_song, width=3, dtype=torch.int32),
+        rarity=table(rarity, width=1)[:, 0],
+    )
+
+
+def votes_of(similarities, sharpness):
+    """The share of each piece in a vote, by its similarity to the power of the sharpness."""
+    total = sum(similarity**sharpness for similarity in similarities)
+    return [similarity**sharpness / total for similarity in similarities]
+
+
+def two_votes(flat, sharp):
+    return [flat, sharp, math.log1p(SHARPNESS_OF_LOG * flat), math.log1p(SHARPNESS_OF_LOG * sharp)]
+
+
+# By common songs 4 and 3, 5 and 3, and 3 alone, over the root of the size.
+SIMILARITIES = [2.1 / math.sqrt(3), 1.1 / math.sqrt(4), 0.1 / math.sqrt(2)]
+
+
+def test_the_list_with_the_rarer_common_songs_has_the_larger_vote():
+    (found,) = found_by(NearestLists(small_index(), 3, 4), [5, 4, 3, MASK])
+    (a, b, c), (sharp_a, sharp_b, sharp_c) = (votes_of(SIMILARITIES, sharpness) for sharpness in (1, 5))
+    assert a > b > c
+    expected = {4: two_votes(a, sharp_a), 5: two_votes(b, sharp_b), 10: two_votes(c, sharp_c), 3: two_votes(1, 1)}
+    assert found == approximately({**expected, 7: expected[4], 8: expected[5], 9: expected[5]})
+
+
+def test_only_the_nearest_lists_vote():
+    (found,) = found_by(NearestLists(small_index(), 1, 4), [5, 4, 3, MASK])
+    assert found == approximately({song: two_votes(1, 1) for song in (4, 7, 3)})
+
+
+def test_in_training_the_list_at_hand_is_no_neighbour_of_itself():
+    source, row = NearestLists(small_index(), 3, 4), [3, 4, MASK]
+    without_own, everything = found_by(source, row, row, origin=origin_of((0, 1), (9, 1)))
+    b, c = votes_of([0.1 / math.sqrt(4), 0.1 / math.sqrt(2)], 1)
+    assert {song: signals[0] for song, signals in without_own.items()} == approximately({3: 1, 5: b, 8: b, 9: b, 10: c})
+    assert everything == found_by(source, row)[0]
+    assert {4, 7} < set(everything)
+
+
+def test_a_song_counts_by_its_place_from_the_last_song():
+    """Column 16 + n of `offset` is n places after the last song, which is 3; the last column is for lists without it."""
+    source = NearestLists(small_index(), 3, 4)
+    source.offset.data[0, 17], source.offset.data[0, 14], source.offset.data[0, 33] = math.log(3), math.log(7), math.log(5)
+    (found,) = found_by(source, [5, 4, 3, MASK])
+    a, b, c = votes_of(SIMILARITIES, 1)
+    assert {song: signals[0] for song, signals in found.items()} == approximately(
+        {3: 1, 4: 7 * a, 7: a, 5: 3 * b, 8: b, 9: b, 10: c}
+    )
+    assert found[5][1] == pytest.approx(votes_of(SIMILARITIES, 5)[1])  # the other vote has offsets of its own
+    (found,) = found_by(source, [4, 11, MASK])
+    assert {song: signals[0] for song, signals in found.items()} == approximately({3: 5, 4: 5, 7: 5})
+
+
+def test_the_context_fades_and_ends():
+    source = NearestLists(small_index(), 3, 2)
+    source.fading.data[:] = torch.tensor([0, math.log(8)])  # the song before the last
+    (found,) = found_by(source, [10, 4, 5, MASK])
+    a, b = votes_of([8 * 2 / math.sqrt(3), 1 / math.sqrt(4)], 1)
+    assert {song: signals[0] for song, signals in found.items()} == approximately({4: a, 7: a, 3: 1, 5: b, 8: b, 9: b})
+
+
+def test_a_context_of_unknown_songs_is_like_no_list():
+    rows = [UNKNOWN, UNKNOWN, MASK], [PAD, 11, MASK], [PAD, PAD, MASK]
+    assert found_by(NearestLists(small_index(), 3, 4), *rows) == [{}, {}, {}]
+
+
+# --- all together
+
+
+class Fixed(Source):
+    """Finds the same songs at every place, with signals (S, songs)."""
+
+    name = "fixed"
+
+    def __init__(self, reach, songs, signals, weights):
+        super().__init__()
+        self.reach, self.initial_weights = reach, weights
+        self.songs, self.signals = torch.tensor(songs), torch.tensor(signals)
+
+    def forward(self, place, origin, song_plays):
+        M = len(place.row)
+        return Evidence(self.songs.expand(M, -1), self.signals[:, None].expand(-1, M, -1))
+
+
+def test_a_bonus_is_the_sum_of_signals_times_gates():
+    memory = Memory(2, [Fixed(3, [7, 8], [[1.0, 2.0], [0.0, 5.0]], (4.0, 0.2)), Fixed(9, [8], [[3.0]], (2.0,))], NO_PLAYS)
+    assert memory.reach == 9
+    queries = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    memory.gate.weight.data[:, 0] = torch.tensor([0.0, 1.5, -0.5])
+    songs, bonus = memory(torch.tensor([[3, MASK], [4, MASK]]), torch.tensor([1, 3]), queries)
+    second, third = (math.log1p(math.expm1(weight) * math.exp(moved)) for weight, moved in ((0.2, 1.5), (2.0, -0.5)))  # softplus
+    assert songs.tolist() == [[7, 8, 8]] * 2
+    expected = [[4 * 1, 4 * 2 + 0.2 * 5, 2 * 3], [4 * 1, 4 * 2 + second * 5, third * 3]]
+    torch.testing.assert_close(bonus.detach(), torch.tensor(expected))
+
+
+def test_each_place_is_looked_up_as_part_of_its_own_row_and_origin():
+    seen = []
+
+    class Watching(Fixed):
+        def forward(self, place, origin, song_plays):
+            seen.append((place.context(2).tolist(), origin and [column.tolist() for column in origin]))
+            return super().forward(place, origin, song_plays)
+
+    memory = Memory(2, [Watching(2, [7], [[1.0]], (1.0,))], NO_PLAYS)
+    rows, places = torch.tensor([[3, 4, MASK], [MASK, 6, MASK]]), torch.tensor([2, 3, 5])
+    memory(rows, places, torch.zeros(3, 2), origin_of((10, 1), (20, 2)))
+    memory(rows, places, torch.zeros(3, 2))
+    contexts = [[4, 3], [PAD, PAD], [6, MASK]]
+    assert seen == [(contexts, [[10, 20, 20], [1, 2, 2]]), (contexts, None)]
+
+
+def test_popularity_is_that_of_the_edition():
+    memory = Memory(2, [Fixed(1, [7], [[1.0]], (1.0,))], plays_of({3: 2, 4: 1}, {3: 2}, {4: 1}))
+    memory.popularity.data.fill_(math.log(math.e - 1))  # softplus of it is one
+    expected = plays_of({3: math.log(3), 4: math.log(2)}, {3: math.log(3)}, {4: math.log(2)})
+    torch.testing.assert_close(memory.prior().detach(), expected)
+
+
+def test_gradients_are_finite_where_nothing_is_found_and_reach_every_parameter_where_something_is():
+    sources = [relation_of(({3: [7]}, {3: [2]}, {3: 4})), NearestLists(small_index(), 3, 4), HeardBefore(4)]
+    memory = Memory(2, sources, plays_of({3: 2}))
+    nothing, something = [[PAD, PAD, PAD, MASK], [PAD, UNKNOWN, 11, MASK]], [[3, 5, 3, MASK], [PAD, PAD, PAD, MASK]]
+    for rows in (nothing, something):
+        memory.zero_grad()
+        looked_up = memory(torch.tensor(rows), torch.tensor([3, 7]), torch.ones(2, 2))
+        (looked_up.bonus.square().sum() + memory.prior().sum()).backward()
+        assert all(weight.grad.isfinite().all() for weight in memory.parameters())
+    assert [name for name, weight in memory.named_parameters() if not weight.grad.any()] == []
