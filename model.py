@@ -276,6 +276,12 @@ class BERT4Rec(nn.Module):
         remembered = remembered.masked_fill(songs_known < FIRST_NUMBER, -1e4)
         return loss + F.cross_entropy(remembered, targets, label_smoothing=label_smoothing)
 
+    def _prior_of(self, editions: Tensor | None, songs: Tensor) -> Tensor:
+        """The memory's score of one song at each place for its popularity: (M,)."""
+        assert self.memory is not None
+        prior = self.memory.prior()  # (E, V)
+        return prior[0, songs] if editions is None else prior[editions, songs]
+
     def _prior_at(self, editions: Tensor | None, songs: Tensor, M: int) -> Tensor:
         """The memory's scores of some songs for their popularity at M places: (M, songs)."""
         assert self.memory is not None
@@ -310,9 +316,7 @@ class BERT4Rec(nn.Module):
         loss = _sampled_cross_entropy(positive, queries @ embeddings[M:].T + bias[M:], targets, negatives)
         if looked_up is None:
             return loss
-        positive = self._prior_at(editions, targets, M).diagonal() + (
-            looked_up.bonus * (looked_up.songs == targets[:, None])
-        ).sum(-1)
+        positive = self._prior_of(editions, targets) + (looked_up.bonus * (looked_up.songs == targets[:, None])).sum(-1)
         place_of_song = torch.full((self.n_songs,), K, device=drawn.device)
         place_of_song[negatives.songs] = torch.arange(K, device=drawn.device)
         shared = F.pad(self._prior_at(editions, negatives.songs, M), (0, 1))  # a last column takes the songs that were not drawn

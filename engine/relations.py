@@ -1,8 +1,9 @@
 """What plain counting knows of a training part, as the tables and lists of the model's memory.
 
 Each relation lists, for a song (or an artist, or an album), the songs that stand in it, strongest first, with their support among
-the training lists.  Lists are counted, not occurrences nor versions of a list: the versions of one share its vote.  Counts are
-made fold by fold, so that every edition of a table (see `memory`) is the whole minus one fold.
+the training lists.  The versions of a list share its vote; within a version, "after" and "before" count every time that two songs
+stand near each other, the others count a list once.  Counts are made fold by fold, so that every edition of a table (see
+`memory`) is the whole minus one fold.
 """
 
 from collections.abc import Callable
