@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 PEERS_VENV ?= .venv-peers
 SETS ?= playlists playlists_large listening
+# `make bench-quality DATA=playlists`: a set's name instead of a folder
+ONE_SET := $(filter playlists playlists_large listening ml-1m ml-100k,$(DATA))
 
 # Two OpenMP threads that wait for each other by spinning run every trainer about ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -44,7 +46,8 @@ bench-queue: $(VENV)/.requirements
 
 # Our model beside everything that can be installed; SETS="playlists listening" names the data sets.  Hours: three seeds of each.
 bench-quality: $(VENV)/.requirements $(PEERS_VENV)/.requirements
-	$(BIN)/python -m benchmarks.quality $(DATA) --sets $(SETS) --peers-python $(PEERS_VENV)/bin/python
+	$(BIN)/python -m benchmarks.quality $(if $(ONE_SET),../shared/data,$(DATA)) --sets $(or $(ONE_SET),$(SETS)) \
+		--peers-python $(PEERS_VENV)/bin/python
 
 # The peers pin numpy below 2, so they live apart.
 $(PEERS_VENV)/.requirements: benchmarks/quality/requirements-peers.txt
