@@ -74,6 +74,9 @@ from storage.connections import database_url
 
 log = logging.getLogger("train")
 
+# The memory has few parameters, and every row speaks to each: they learn so many times faster than the rest.
+MEMORY_PACE = 5.0
+
 __all__ = ["ENDINGS", "HISTORY", "Trainer", "evaluate_run", "main", "train"]
 
 LOG_EVERY_STEPS = 20  # reading a loss waits for the device, so not at every step
@@ -140,12 +143,22 @@ def build_model(config: Config, snapshot: Snapshot) -> BERT4Rec:
 
 
 def build_optimizer(model: BERT4Rec, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW; weight decay on the matrices of the encoder only, not on embeddings, norms and biases."""
+    """AdamW; weight decay on the matrices of the encoder only, not on embeddings, norms, biases and the memory.
+
+    A group's learning rate is the schedule's times its `pace`.
+    """
     tables = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    of_memory = list(model.memory.parameters()) if model.memory is not None else []
+    ids_of_memory = {id(weight) for weight in of_memory}
+    trained = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in ids_of_memory]
     decayed = [weight for weight in trained if weight.ndim >= 2 and id(weight) not in tables]
     others = [weight for weight in trained if weight.ndim < 2 or id(weight) in tables]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay, "pace": 1.0},
+        {"params": others, "weight_decay": 0.0, "pace": 1.0},
+        {"params": of_memory, "weight_decay": 0.0, "pace": MEMORY_PACE},
+    ]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
 
 
@@ -302,7 +315,7 @@ class Trainer:
         training, batch = self.config.training, part.batch
         rate = self.schedule.rate(self.progress.step, self.time_share)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["pace"]
         negatives = self.sampler.draw(training.negatives, generator) if training.negatives else None
         with self.process.autocast():
             loss: Tensor = self.wrapped(
