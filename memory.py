@@ -26,6 +26,8 @@ from config import FIRST_NUMBER, PAD
 
 # Logarithms are taken of so many times a share: at 1,000 the many weak songs outvote the few strong ones at the top.
 SHARPNESS_OF_LOG = 30.0
+# How much relations count at first beside "after" and "next": with little data training does not get far from it.
+INITIAL_STRENGTH = {"before": 0.5, "near": 0.3, "artist": 0.1, "album": 0.2, "same": 0.1, "track": 0.5}
 # Tables whose first dimension is the edition.
 EDITED = frozenset({"song_plays", "songs", "counts", "totals"})
 
@@ -111,7 +113,7 @@ class CountedRelation(Source):
     """Songs of one relation to those of the context, added up over the context with a fading that is learned."""
 
     AMOUNTS = 3  # share c / n of the key's lists, cosine c / sqrt(n m), count c
-    initial_weights = (4.0, 2.0, 0.2, 0.2, 0.2, 1.0)
+    initial_weights: tuple[float, ...] = (4.0, 2.0, 0.2, 0.2, 0.2, 1.0)
     songs: Tensor
     counts: Tensor
     totals: Tensor
@@ -120,6 +122,8 @@ class CountedRelation(Source):
     def __init__(self, relation: Relation):
         super().__init__()
         self.name, self.reach = relation.name, relation.reach
+        strength = INITIAL_STRENGTH.get(self.name, 1.0)
+        self.initial_weights = tuple(strength * weight for weight in type(self).initial_weights)
         for part in ("songs", "counts", "totals", "key_of_song"):
             self.register_buffer(part, getattr(relation, part))
         distance = torch.arange(1, self.reach + 1)

@@ -338,7 +338,7 @@ def test_scalars_and_settings_are_stored_with_the_run(world, tmp_path):
 def test_both_losses_learn(world, tmp_path, negatives):
     run = trained(world, small_config(world, num_epochs=8, negatives=negatives, model_folder=tmp_path / "models"))
     losses = [line["loss"] for line in history_of(run)]
-    assert losses[-1] < 0.6 * losses[0]  # the memory has learned much of it within the first epoch
+    assert losses[-1] < 0.8 * losses[0]  # the memory begins near to what it learns
 
 
 def test_training_from_a_snapshot_needs_no_database(world, tmp_path):
