@@ -270,13 +270,49 @@ class ServiceConfig:
     port: int = 4517
     """TCP port."""
     model: Path | None = None
-    """A run or checkpoint folder; None takes the newest run below model_folder."""
+    """A run or checkpoint folder to answer with, whatever is published; None follows what was activated, else the newest run."""
+    model_poll_seconds: float = 2.0
+    """How often the service looks for a newly activated model or a newer run."""
     count: int = 10
     """Songs in an answer unless the request says otherwise."""
     max_count: int = 1000
     """The most songs that one answer may hold."""
     max_songs: int = 10_000
     """The longest sequence that a request may send."""
+    max_batch: int = 100
+    """The most sequences that one batch request may hold."""
+    max_per_artist: int = 2
+    """Songs of one artist in an answer, those among the newest songs of the sequence counted; 0 sets no bound."""
+    artist_spacing: int = 1
+    """Songs of other artists between two of one artist, the end of the sequence counted; 0 sets no bound."""
+    one_per_recording: bool = True
+    """Whether of several editions of a recording only the best-ranked one is recommended, and none of one in the sequence."""
+    discovery: float | None = None
+    """From 0 (well-known songs first) to 1 (little-known songs first); None leaves the model's order."""
+    temperature: float = 0.0
+    """How much chance there is in an answer: 0 none; 1 draws songs as often as the model expects them."""
+    exclude_played_days: float = 0.0
+    """Songs that the listener played within so many days are not recommended; 0 excludes none."""
+    skipped_days: float = 30.0
+    """Songs that the listener skipped within so many days are not recommended."""
+    allow_explicit: bool = True
+    """Whether songs that are marked explicit may be recommended."""
+    order: Literal["score", "flow"] = "score"
+    """Best song first, or arranged so that tempo and key of neighbours go together."""
+    min_confidence: float = 0.0
+    """Songs that the model expects next with less than this probability are left out; 0 keeps all."""
+    index: Literal["auto", "fp32", "int8"] = "auto"
+    """How the best songs are found: auto takes the faster of the two on this machine; both find the same songs."""
+    catalogue_refresh_seconds: float = 300.0
+    """How often names, features and new songs are read from the database; 0 reads them at the start only."""
+    filter_refresh_seconds: float = 60.0
+    """How long the songs of a named filter are kept before its query is asked again."""
+    require_key: Literal["auto", "always"] = "auto"
+    """Whether requests need an API key; auto: on every address but loopback."""
+    requests_per_minute: int = 600
+    """Requests a minute that one API key may make, unless the key says otherwise."""
+    log_format: Literal["text", "json"] = "text"
+    """Log lines for people, or one JSON object a line."""
     max_body_bytes: int = 1_048_576
     """The largest request body."""
     wait_seconds: float = 30.0
@@ -296,10 +332,20 @@ class ServiceConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.port <= 65535, "port", self.port, "between 0 and 65535")
-        for name in ("count", "max_count", "max_songs", "max_body_bytes", "server_threads", "torch_threads", "max_attempts"):
+        for name in (
+            *("count", "max_count", "max_songs", "max_batch", "max_body_bytes", "server_threads", "torch_threads"),
+            *("max_attempts", "requests_per_minute"),
+        ):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("wait_seconds", "lease_seconds"):
+        for name in ("wait_seconds", "lease_seconds", "model_poll_seconds"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in (
+            *("max_per_artist", "artist_spacing", "exclude_played_days", "skipped_days", "temperature"),
+            *("catalogue_refresh_seconds", "filter_refresh_seconds"),
+        ):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(self.discovery is None or 0 <= self.discovery <= 1, "discovery", self.discovery, "between 0 and 1, or none")
+        _require(0 <= self.min_confidence < 1, "min_confidence", self.min_confidence, "at least 0 and below 1")
         if self.count > self.max_count:
             raise ConfigError(f"count ({self.count}) must not exceed max_count ({self.max_count})")
 
