@@ -44,9 +44,12 @@ from importers import IMPORTERS
 from jobs import process
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import IdEncoder, load_encoders
+from serving.answers import Answer, Query, RecommendedSong
+from serving.catalogue import read_songs
 from serving.choice import serving_config
+from serving.controls import Controls
 from serving.reasons import Reason, ReasonKind, SongId
-from serving.recommender import Answer, Query, RecommendedSong, Recommender
+from serving.recommender import Recommender
 from storage.catalogue import SongCard, song_cards
 from storage.connections import Connection, connect, database_url, expected_errors
 from storage.imports import song_not_of
@@ -280,7 +283,8 @@ def read_sequence(path: Path) -> list[str]:
 
 def print_continued(recommender: Recommender, songs: Sequence[SongId], config: Config, url: str) -> None:
     """Print a sequence and, below it, what comes next: title, artist, album, score and one reason each."""
-    answer = recommender.recommend_many([Query(songs=songs, explain=True)])[0]
+    recommender = recommender.with_songs(read_songs(url, config.database.queries_folder, recommender.encoders))
+    answer = recommender.recommend_many([Query(songs=songs, controls=Controls(explain=True))])[0]
     with connect(url) as connection, expected_errors():
         cards = song_cards(connection, config.database.queries_folder, [*songs, *(song.song_id for song in answer.songs)])
     for number, song_id in enumerate(songs, start=1):

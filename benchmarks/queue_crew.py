@@ -23,12 +23,16 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from config import DatabaseConfig, ServiceConfig
+from config import Config, ServiceConfig
 from errors import DatabaseError
 from jobs.process import stopped_by_signals
 from jobs.worker import Worker
+from serving.answers import Answer, ModelInfo, PreparedQuery, Query, RecommendedSong
+from serving.controls import Controls, Rules
+from serving.eligible import Eligible
+from serving.live import LiveRecommender
 from serving.reasons import KnownSongs
-from serving.recommender import Answer, ModelInfo, PreparedQuery, Query, RecommendedSong, Recommender
+from serving.recommender import Recommender
 from storage.connections import Connection, connect, create_database
 from storage.embedded import EmbeddedServer
 from storage.migrate import migrate
@@ -120,12 +124,22 @@ class StubRecommender:
             RecommendedSong(song_id=f"stub {rank}", rank=rank, score=1 / rank, reasons=()) for rank in range(1, STUB_COUNT + 1)
         )
         self._answer = Answer(songs=songs, unknown=(), model=self.info)
+        self._rules = Rules.of(Controls(), ServiceConfig())
 
     def prepare(self, query: Query) -> PreparedQuery:
         """Take any sequence."""
         numbers = np.zeros(len(query.songs), np.int64)
         known = KnownSongs(numbers=numbers, ids=tuple(query.songs))
-        return PreparedQuery(sequence=known, unknown=(), excluded=numbers, count=STUB_COUNT, explain=False)
+        return PreparedQuery(
+            sequence=known,
+            unknown=(),
+            eligible=Eligible(hard=None, excluded=numbers),
+            rules=self._rules,
+            seed=0,
+            fallback=None,
+            unavailable=(),
+            explain=False,
+        )
 
     def answer(self, queries: Sequence[PreparedQuery]) -> list[Answer]:
         """The same songs for each."""
@@ -137,7 +151,7 @@ def work(url: str, settings: ServiceConfig) -> None:
     logging.disable(logging.ERROR)
     stub = cast(Recommender, StubRecommender())
     with stopped_by_signals() as stop:
-        Worker(url, recommender=lambda: stub, config=settings, queries_folder=DatabaseConfig().queries_folder).run(stop)
+        Worker(url, live=LiveRecommender(stub), config=Config(service=settings)).run(stop)
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,9 @@ from cli import DEMO_DATA, read_sequence
 from config import PROJECT_ROOT, Config, add_arguments, config_from_arguments
 from errors import exit_code_of
 from serving.reasons import SongId
-from serving.recommender import Answer, Query, Recommender
+from serving.answers import Answer, Query
+from serving.controls import Controls
+from serving.recommender import Recommender
 from storage.catalogue import SongCard, song_cards
 from storage.connections import connect, database_url, expected_errors
 
@@ -76,7 +78,7 @@ def continued(texts: Sequence[str], config: Config) -> tuple[list[Line], list[Li
     """The lines of a sequence and those of its next songs."""
     recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
     songs = [recommender.id_from(text) for text in texts]
-    answer = recommender.recommend_many([Query(songs=songs, explain=True)])[0]
+    answer = recommender.recommend_many([Query(songs=songs, controls=Controls(explain=True))])[0]
     with database_url(config.database) as url, connect(url) as connection, expected_errors():
         cards = song_cards(connection, config.database.queries_folder, [*songs, *(song.song_id for song in answer.songs)])
     played = [_line(str(number), song_id, cards) for number, song_id in enumerate(songs, start=1)]

@@ -357,8 +357,12 @@ def epoch_of(checkpoint: Path) -> int:
 
 def newest_run(model_folder: Path) -> Path | None:
     """The newest run below a model folder that has a checkpoint; run names begin with their time."""
-    runs = {folder.parent.parent for folder in model_folder.glob(f"*/epoch-*/{DESCRIPTION}")}
-    return max(runs, default=None)
+    return max(runs_of(model_folder), default=None)
+
+
+def runs_of(model_folder: Path) -> set[Path]:
+    """The runs below a model folder that have a checkpoint."""
+    return {folder.parent.parent for folder in model_folder.glob(f"*/epoch-*/{DESCRIPTION}")}
 
 
 def is_finished(run: Path) -> bool:

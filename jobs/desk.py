@@ -12,6 +12,8 @@ from typing import Any
 
 from config import Config
 from errors import DatabaseError, DatabaseUnreachable
+from serving.answers import Query
+from serving.completing import Completer
 from storage.connections import Connection, Pool, expected_errors, open_pool
 from storage.requests import Recommendation, RequestStatus, State, add_request, recommendations_of, request_of_key, request_state
 from storage.source import sequence_by_id
@@ -49,6 +51,7 @@ class RequestDesk:
         # Waiting takes a thread of the server; the other half stays free for everybody else.
         self._seats = threading.BoundedSemaphore(max(1, self._threads // 2))
         self._stopping = stopping
+        self._completer = Completer(config)
         self._opening = threading.Lock()
         self._pool: Pool | None = None
         self._failed: tuple[float, DatabaseError] | None = None  # when the last attempt failed, and how
@@ -66,6 +69,20 @@ class RequestDesk:
                     return earlier
             sequence_by_id(connection, self._queries_folder, playlist_id)
             return add_request(connection, playlist_id, options, idempotency_key=idempotency_key)
+
+    def complete(self, query: Query) -> Query:
+        """A query with its listener's feedback and its filter's songs; while the database is away, as they were last read.
+
+        Raises UnknownFilter, and ServiceUnavailable for a filter that was never read.
+        """
+        if not self._completer.needs_database(query):
+            return self._completer.complete_without(query, None)
+        try:
+            with self._connection() as connection:
+                [completed] = self._completer.complete(connection, [query])
+        except DatabaseError as exc:
+            return self._completer.complete_without(query, exc)
+        return completed
 
     def look_up(self, request_id: int) -> Handled:
         """What became of a request.  Raises UnknownRequest."""

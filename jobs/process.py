@@ -16,7 +16,8 @@ import torch
 from config import add_arguments
 from jobs.worker import Worker
 from serving.choice import serving_config
-from serving.recommender import Recommender
+from serving.follower import Follower
+from serving.live import LiveRecommender
 from storage.connections import connect, database_url
 from storage.migrate import migrate
 
@@ -28,21 +29,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stderr()
     config = serving_config(parser.parse_args(argv))
     torch.set_num_threads(config.service.torch_threads)
-    recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
     with stopped_by_signals() as stop, database_url(config.database) as url:
         if config.database.is_embedded:
             with connect(url) as connection:  # our own server, so nobody else would bring its schema up to date
                 migrate(connection)
-        worker = Worker(
-            url,
-            recommender=lambda: recommender,
-            config=config.service,
-            queries_folder=config.database.queries_folder,
-            connect_timeout_seconds=config.database.connect_timeout_seconds,
-        )
-        print(f"worker {worker.name} answers with {recommender.info.model_id}", flush=True)
-        worker.run(stop)
+        live = LiveRecommender()
+        follower = Follower(live, config, url)
+        follower.start()
+        worker = Worker(url, live=live, config=config)
+        with following(follower, stop):
+            print(f"worker {worker.name} answers with {live.name}", flush=True)
+            worker.run(stop)
     return 0
+
+
+@contextmanager
+def following(follower: Follower, stop: threading.Event) -> Iterator[None]:
+    """A thread that keeps the models in service what they should be; it ends when `stop` is set, at the end at the latest."""
+    thread = threading.Thread(target=follower.run, args=[stop], name="follower")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        follower.nudge()
+        thread.join()
 
 
 @contextmanager

@@ -15,21 +15,24 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from config import ServiceConfig
-from errors import DatabaseError, InvalidSequence, RequestError, UnknownPlaylist
+from config import Config
+from errors import DatabaseError, RequestError, UnknownPlaylist
+from serving.answers import Answer, ModelInfo, PreparedQuery, Query
 from serving.batching import LARGEST_BATCH
+from serving.completing import Completer
+from serving.controls import Controls
+from serving.live import SCORING_ERRORS, LiveRecommender
 from serving.reasons import plain_id
-from serving.recommender import Answer, ModelInfo, PreparedQuery, Query, Recommender
+from serving.recommender import Recommender
 from storage.connections import Connection, connect, expected_errors
-from storage.models import Model, register_model
+from storage.models import register_model
 from storage.requests import (
     Claimed,
     Finished,
@@ -53,8 +56,6 @@ SHORT_RESTS = (0.02, 0.1, 0.3)  # seconds before the first looks after work: of 
 CLEAR_SECONDS = 60.0  # between looks for finished requests past their retention
 CLEARED_AT_ONCE = 1_000  # requests in one such transaction, so that it is over quickly
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0  # while the database is away
-# What torch and numpy raise for a batch that they cannot compute.
-SCORING_ERRORS = (RuntimeError, ValueError, TypeError, IndexError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,23 +72,16 @@ Outcome = Answer | Failure
 class Worker:
     """One worker; `run` it in a thread of its own."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        recommender: Callable[[], Recommender | None],
-        config: ServiceConfig,
-        queries_folder: Path,
-        connect_timeout_seconds: int = 10,
-    ) -> None:
-        """`recommender` is asked before each batch, so that a swapped model is met; None leaves requests in the queue."""
+    def __init__(self, url: str, *, live: LiveRecommender, config: Config) -> None:
+        """`live` is asked before each batch, so that a swapped model is met; without a model requests stay in the queue."""
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._url = url
-        self._recommender = recommender
-        self._config = config
-        self._queries_folder = queries_folder
-        self._connect_timeout_seconds = connect_timeout_seconds
-        self._registered: str | None = None  # the model that the database is known to know
+        self._live = live
+        self._config = config.service
+        self._queries_folder = config.database.queries_folder
+        self._connect_timeout_seconds = config.database.connect_timeout_seconds
+        self._completer = Completer(config)
+        self._registered: set[str] = set()  # the models that the database is known to know
         self._pause_seconds = FIRST_PAUSE_SECONDS
         self._clear_at = 0.0  # time.monotonic()
         self._nudged = threading.Event()
@@ -117,22 +111,24 @@ class Worker:
 
         `stop` set after the claim gives them back.  Raises DatabaseError; then what was claimed waits for the end of its lease.
         """
-        recommender = self._recommender()
-        if recommender is None:
+        recommenders = self._live.recommenders
+        if not recommenders:
             return 0
-        self._register(connection, recommender.info)
+        for recommender in recommenders:
+            if recommender.info is not None:
+                self._register(connection, recommender.info)
         claimed = claim(connection, self.name, LARGEST_BATCH, self._config.lease_seconds, max_attempts=self._config.max_attempts)
         connection.commit()
         if stop.is_set():
             for request in claimed:
                 release(connection, request)
         elif claimed:
-            self._store(connection, claimed, self._outcomes(connection, recommender, claimed))
+            self._store(connection, claimed, self._outcomes(connection, claimed))
         connection.commit()
         return len(claimed)
 
     def _work_until(self, stop: threading.Event, connection: Connection, ear: Connection | None) -> None:
-        self._registered = None  # it may be another database than before
+        self._registered.clear()  # it may be another database than before
         give_up(connection, self.name, max_attempts=self._config.max_attempts)
         connection.commit()
         self.is_connected = True
@@ -179,36 +175,60 @@ class Worker:
 
     def _register(self, connection: Connection, info: ModelInfo) -> None:
         """Make the model known, so that each song can be traced to it."""
-        if self._registered == info.model_id:
-            return
-        model = Model(
-            model_id=info.model_id,
-            path=str(info.path),
-            encoders_digest=info.encoders_digest,
-            snapshot_digest=info.snapshot_digest,
-            settings=info.settings,
-            metrics=info.metrics,
-            trained_at=info.trained_at,
-        )
-        register_model(connection, model)
-        connection.commit()
-        self._registered = info.model_id
+        if info.model_id not in self._registered:
+            register_model(connection, info.record())
+            self._registered.add(info.model_id)
 
-    def _outcomes(self, connection: Connection, recommender: Recommender, claimed: Sequence[Claimed]) -> list[Outcome]:
+    def _outcomes(self, connection: Connection, claimed: Sequence[Claimed]) -> list[Outcome]:
         """An answer or a failure for each request; one that cannot be answered does not disturb the others."""
         sequences = sequences_by_ids(connection, self._queries_folder, [request.playlist_id for request in claimed])
+        asked = [_asked(songs, request.options) for songs, request in zip(sequences, claimed, strict=True)]
+        asked = self._completed(connection, asked)
         connection.commit()  # no transaction stays open while the model computes
-        prepared = [_prepared(recommender, songs, request.options) for songs, request in zip(sequences, claimed, strict=True)]
-        answers = iter(_score(recommender, [query for query in prepared if isinstance(query, PreparedQuery)]))
-        return [next(answers) if isinstance(query, PreparedQuery) else query for query in prepared]
+        outcomes: dict[int, Outcome] = {place: failure for place, failure in enumerate(asked) if isinstance(failure, Failure)}
+        for recommender, places in self._by_recommender(claimed, [p for p in range(len(claimed)) if p not in outcomes]).items():
+            prepared = {place: _prepared(recommender, asked[place]) for place in places}
+            outcomes.update({place: failure for place, failure in prepared.items() if isinstance(failure, Failure)})
+            ready = {place: query for place, query in prepared.items() if isinstance(query, PreparedQuery)}
+            outcomes.update(zip(ready, _score(recommender, list(ready.values())), strict=True))
+        return [outcomes[place] for place in range(len(claimed))]
+
+    def _completed(self, connection: Connection, asked: Sequence[Query | Failure]) -> list[Query | Failure]:
+        """The queries with what the database knows of their listeners and filters."""
+        wanted = {place: query for place, query in enumerate(asked) if isinstance(query, Query) and _has_more_to_read(query)}
+        completed = list(asked)
+        for place, query in wanted.items():
+            try:
+                with expected_errors(), connection.transaction():
+                    [completed[place]] = self._completer.complete(connection, [query])
+            except RequestError as exc:
+                completed[place] = Failure(error=str(exc), is_final=True)
+            except DatabaseError as exc:
+                if connection.closed:
+                    raise
+                completed[place] = Failure(error=str(exc), is_final=False)
+        return completed
+
+    def _by_recommender(self, claimed: Sequence[Claimed], places: Sequence[int]) -> dict[Recommender, list[int]]:
+        """Which recommender answers which of the requests."""
+        sides: dict[Recommender, list[int]] = {}
+        for place in places:
+            key = claimed[place].options.get("listener") or claimed[place].playlist_id
+            recommender = self._live.pick(key)
+            assert recommender is not None  # there was one before the claim, and none is ever taken away
+            sides.setdefault(recommender, []).append(place)
+        return sides
 
     def _store(self, connection: Connection, claimed: Sequence[Claimed], outcomes: Sequence[Outcome]) -> None:
         """Write a batch: answers with their songs, failures with their errors."""
-        answers = [
-            Finished(claimed=request, songs=_ranked(outcome), model_id=outcome.model.model_id)
-            for request, outcome in zip(claimed, outcomes, strict=True)
-            if isinstance(outcome, Answer)
-        ]
+        answers = []
+        for request, outcome in zip(claimed, outcomes, strict=True):
+            if isinstance(outcome, Answer):
+                if outcome.model is not None:
+                    self._register(connection, outcome.model)
+                model_id = None if outcome.model is None else outcome.model.model_id
+                answers.append(Finished(claimed=request, songs=_ranked(outcome), model_id=model_id, facts=outcome.facts()))
+                self._live.tally.add(outcome)
         self._finish(connection, answers)
         for request, outcome in zip(claimed, outcomes, strict=True):
             if isinstance(outcome, Failure):
@@ -255,36 +275,33 @@ def _rests() -> Iterator[float]:
 def query_of(songs: Sequence[Any], options: Mapping[str, Any]) -> Query:
     """The query that a request's playlist and options ask for.  Raises InvalidSequence for options that mean nothing.
 
-    Options are count (a whole number), exclude (a list of song ids) and explain (true or false); anybody who may insert
-    requests may have written them.
+    Options are the fields of serving.controls.Controls; anybody who may insert requests may have written them.
     """
-    unknown = sorted(set(options) - set(_OPTION_TYPES))
-    if unknown:
-        raise InvalidSequence(f"unknown option {unknown[0]!r}: known are {', '.join(_OPTION_TYPES)}")
-    for name, value in options.items():
-        if value is not None and type(value) is not _OPTION_TYPES[name]:  # type() because True is an int as well
-            raise InvalidSequence(f"option {name} must be of type {_OPTION_TYPES[name].__name__} (got {value!r})")
-    return Query(
-        songs=[song_id for song_id in songs if song_id is not None],
-        count=options.get("count"),
-        exclude=options.get("exclude") or (),
-        explain=options.get("explain") or False,
-    )
+    return Query(songs=[song_id for song_id in songs if song_id is not None], controls=Controls.of_options(options))
 
 
-_OPTION_TYPES: Mapping[str, type] = {"count": int, "exclude": list, "explain": bool}
-
-
-def _prepared(
-    recommender: Recommender, songs: list[Id] | UnknownPlaylist | DatabaseError, options: Mapping[str, Any]
-) -> PreparedQuery | Failure:
-    """A playlist's songs as a query of the model, or why there is none."""
+def _asked(songs: list[Id] | UnknownPlaylist | DatabaseError, options: Mapping[str, Any]) -> Query | Failure:
+    """A playlist's songs and options as a query, or why there is none."""
     if isinstance(songs, UnknownPlaylist):
         return Failure(error=str(songs), is_final=True)
     if isinstance(songs, DatabaseError):  # somebody may grant the right, mend the query or end what made it slow
         return Failure(error=str(songs), is_final=False)
     try:
-        return recommender.prepare(query_of(songs, options))
+        return query_of(songs, options)
+    except RequestError as exc:
+        return Failure(error=str(exc), is_final=True)
+
+
+def _has_more_to_read(query: Query) -> bool:
+    return query.controls.listener is not None or query.controls.filter is not None
+
+
+def _prepared(recommender: Recommender, query: Query | Failure) -> PreparedQuery | Failure:
+    """A query in the numbers of the model that answers it, or why there is none."""
+    if isinstance(query, Failure):
+        return query
+    try:
+        return recommender.prepare(query)
     except RequestError as exc:
         return Failure(error=str(exc), is_final=True)
 

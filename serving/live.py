@@ -1,44 +1,222 @@
-"""The recommender in service: shared by all threads, replaced without dropping a request.
+"""The recommenders in service: shared by all threads, replaced without dropping a request.
 
-A request that came in before a swap is answered by the model that prepared it; the next one meets the new model.
+There may be two of them: a challenger answers for a share of the sequences, always the same ones.  A request that came in before
+a swap is answered by the model that prepared it; the next one meets the new model.
 """
 
+import hashlib
 import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from errors import ServiceUnavailable
-from serving.batching import MicroBatcher
-from serving.recommender import Answer, PreparedQuery, Query, Recommender
+from errors import RequestError, ServiceUnavailable
+from serving.answers import Answer, Fallback, PreparedQuery, Query
+from serving.batching import LARGEST_BATCH, MicroBatcher
+from serving.reasons import SongId
+from serving.recommender import Recommender, Stage, untimed
 
 log = logging.getLogger(__name__)
 
+# What torch and numpy raise for a batch that they cannot compute.
+SCORING_ERRORS = (RuntimeError, ValueError, TypeError, IndexError)
+NO_MODEL = "-"  # stands for the model in counts of answers that none had a part in
+
+
+@dataclass(frozen=True, kw_only=True)
+class _InService:
+    """A recommender with the line of those who ask it."""
+
+    recommender: Recommender
+    batcher: MicroBatcher[PreparedQuery, Answer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sides:
+    """Who answers: one reference, so that a reader never meets one model's batcher with another model's numbers."""
+
+    main: _InService | None = None
+    challenger: _InService | None = None
+    share: float = 0.0
+
+    def of(self, key: str) -> _InService | None:
+        """The side that a sequence belongs to."""
+        return self.challenger if self.challenger is not None and is_in_share(key, self.share) else self.main
+
+
+class Tally:
+    """Answers since the last look, by model and fallback."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._answers: Counter[tuple[str, str | None]] = Counter()
+        self._songs: Counter[tuple[str, str | None]] = Counter()
+
+    def add(self, answer: Answer) -> None:
+        """Count one answer."""
+        kind = (answer.model.model_id if answer.model is not None else NO_MODEL, answer.fallback)
+        with self._guard:
+            self._answers[kind] += 1
+            self._songs[kind] += len(answer.songs)
+
+    def take(self) -> dict[tuple[str, str | None], tuple[int, int]]:
+        """Answers and their songs by (model, fallback) since the last call."""
+        with self._guard:
+            answers, songs = self._answers, self._songs
+            self._answers, self._songs = Counter(), Counter()
+        return {kind: (n, songs[kind]) for kind, n in answers.items()}
+
+    def put_back(self, taken: dict[tuple[str, str | None], tuple[int, int]]) -> None:
+        """Count again what could not be stored."""
+        with self._guard:
+            for kind, (answers, songs) in taken.items():
+                self._answers[kind] += answers
+                self._songs[kind] += songs
+
 
 class LiveRecommender:
-    """Answers queries in micro-batches with whichever recommender is in service."""
+    """Answers queries in micro-batches with whichever recommenders are in service."""
 
-    def __init__(self, recommender: Recommender | None = None) -> None:
-        # One reference to a pair, so that a reader never meets one model's batcher with another model's numbers.
-        self._in_service: tuple[Recommender, MicroBatcher[PreparedQuery, Answer]] | None = None
+    def __init__(
+        self,
+        recommender: Recommender | None = None,
+        *,
+        stage: Stage = untimed,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """`stage` is told which part of answering takes how long, `on_batch` how many queries were scored together."""
+        self._stage, self._on_batch = stage, on_batch
+        self._sides = _Sides()
+        self.tally = Tally()
         if recommender is not None:
             self.swap(recommender)
 
     @property
     def recommender(self) -> Recommender | None:
-        """The recommender in service, None while no model is loaded."""
-        in_service = self._in_service
-        return None if in_service is None else in_service[0]
+        """The recommender that answers unless a challenger does; None while no model is loaded."""
+        return None if self._sides.main is None else self._sides.main.recommender
 
-    def swap(self, recommender: Recommender) -> None:
-        """Put a recommender into service."""
-        self._in_service = (recommender, MicroBatcher(recommender.answer))
-        log.info("a model is in service", extra={"fields": {"model_id": recommender.info.model_id}})
+    @property
+    def recommenders(self) -> list[Recommender]:
+        """Those that are in service, none to two."""
+        sides = self._sides
+        return [side.recommender for side in (sides.main, sides.challenger) if side is not None]
 
-    def recommend(self, query: Query) -> Answer:
+    @property
+    def name(self) -> str:
+        """The id of the model in service."""
+        recommender = self.recommender
+        return NO_MODEL if recommender is None else model_id_of(recommender) or "counts"
+
+    @property
+    def challenger(self) -> tuple[Recommender, float] | None:
+        """The other one and its share of the sequences."""
+        sides = self._sides
+        return None if sides.challenger is None else (sides.challenger.recommender, sides.share)
+
+    def swap(self, recommender: Recommender, challenger: Recommender | None = None, share: float = 0.0) -> None:
+        """Put a recommender into service, and a challenger for a share of the sequences beside it."""
+        other = None if challenger is None else self._serve(challenger)
+        self._sides = _Sides(main=self._serve(recommender), challenger=other, share=share)
+
+    def pick(self, key: str) -> Recommender | None:
+        """The recommender that answers for a sequence, by the key of `key_of`."""
+        side = self._sides.of(key)
+        return None if side is None else side.recommender
+
+    def recommend(self, query: Query, key: str | None = None) -> Answer:
         """Answer one query, scored together with what other threads ask at the moment.
 
-        Raises InvalidSequence, or ServiceUnavailable while no model is loaded.
+        `key` decides the side (see `key_of`).  Raises InvalidSequence, or ServiceUnavailable while no model is loaded.
         """
-        in_service = self._in_service
-        if in_service is None:
+        side = self._side(key_of(query) if key is None else key)
+        with self._stage("prepare"):
+            prepared = side.recommender.prepare(query, max_songs=side.recommender.config.max_songs)
+        answer = side.batcher.submit(prepared)
+        self.tally.add(answer)
+        return answer
+
+    def recommend_many(self, queries: Sequence[Query]) -> list[Answer | RequestError]:
+        """Answer several queries; one that cannot be answered has its error in its place.
+
+        Raises ServiceUnavailable while no model is loaded.
+        """
+        sides = [self._side(key_of(query)) for query in queries]
+        outcomes: list[Answer | RequestError | None] = [None] * len(queries)
+        prepared: dict[int, PreparedQuery] = {}
+        for place, (query, side) in enumerate(zip(queries, sides, strict=True)):
+            try:
+                prepared[place] = side.recommender.prepare(query, max_songs=side.recommender.config.max_songs)
+            except RequestError as exc:
+                outcomes[place] = exc
+        for side in {id(side): side for side in sides}.values():
+            for places in _chunks([place for place in prepared if sides[place] is side]):
+                answers = self._answers(side.recommender, [prepared[place] for place in places])
+                for place, answer in zip(places, answers, strict=True):
+                    outcomes[place] = answer
+                    self.tally.add(answer)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def similar(self, song_id: SongId, count: int) -> Answer:
+        """The songs most like one; see Recommender.similar.  Raises UnknownSong, ServiceUnavailable."""
+        return self._side("").recommender.similar(song_id, count)
+
+    def search(self, text: str, count: int) -> list[dict[str, Any]]:
+        """Songs whose title or artist holds all words of a text; see Recommender.search.  Raises ServiceUnavailable."""
+        return self._side("").recommender.search(text, count)
+
+    def state(self) -> dict[str, Any]:
+        """What is in service, as plain values; empty while nothing is."""
+        sides = self._sides
+        if sides.main is None:
+            return {}
+        challenger = {}
+        if sides.challenger is not None:
+            challenger = {"challenger_id": model_id_of(sides.challenger.recommender), "challenger_share": sides.share}
+        return {"model_id": model_id_of(sides.main.recommender), **challenger, **sides.main.recommender.state()}
+
+    def _side(self, key: str) -> _InService:
+        side = self._sides.of(key)
+        if side is None:
             raise ServiceUnavailable("no model is loaded: train one and start the service with --model")
-        recommender, batcher = in_service
-        return batcher.submit(recommender.prepare(query, max_songs=recommender.config.max_songs))
+        return side
+
+    def _serve(self, recommender: Recommender) -> _InService:
+        for side in (self._sides.main, self._sides.challenger):
+            if side is not None and side.recommender is recommender:
+                return side  # with the line of those who are waiting
+        log.info("a model is in service", extra={"fields": {"model_id": model_id_of(recommender) or "counts"}})
+        return _InService(recommender=recommender, batcher=MicroBatcher(lambda queries: self._answers(recommender, queries)))
+
+    def _answers(self, recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Answer]:
+        """Score a batch; where the model cannot, what is popular is better than nothing, and says so."""
+        self._on_batch(len(queries))
+        try:
+            return recommender.answer(queries, self._stage)
+        except SCORING_ERRORS:
+            log.exception("scoring failed: %d sequences are answered with what is popular", len(queries))
+        return recommender.answer([replace(query, fallback=Fallback.POPULAR) for query in queries], self._stage)
+
+
+def model_id_of(recommender: Recommender) -> str | None:
+    """The id of its model; None where counts answer in place of one."""
+    return None if recommender.info is None else recommender.info.model_id
+
+
+def key_of(query: Query) -> str:
+    """What a sequence is told by when it is asked about again and again: its listener, else its first song."""
+    if query.controls.listener is not None:
+        return query.controls.listener
+    return str(query.songs[0]) if query.songs else ""
+
+
+def is_in_share(key: str, share: float) -> bool:
+    """Whether a key belongs to a share (0 to 1) of all keys; a larger share holds the smaller ones."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64 < share
+
+
+def _chunks(places: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (places[first : first + LARGEST_BATCH] for first in range(0, len(places), LARGEST_BATCH))

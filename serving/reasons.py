@@ -6,7 +6,7 @@ song of the context out in turn and look at how far the recommended song falls: 
 A reason is fields for machines plus one sentence for people (`Reason.sentence`), with titles where they are known.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -14,9 +14,9 @@ from uuid import UUID
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from config import FIRST_NUMBER
+from serving.catalogue import SongCatalogue
 from serving.index import ContextEncoder, ScoringIndex, read_contexts
 
 SongId = int | str | UUID
@@ -36,6 +36,7 @@ class ReasonKind(StrEnum):
     SAME_ARTIST = "same_artist"
     CLOSE_FEATURES = "close_features"  # the named features are within a quarter of a standard deviation
     WHOLE_SEQUENCE = "whole_sequence"  # nothing of the above: no single song or fact explains it
+    POPULAR = "popular"  # nothing is known of the sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,8 @@ class Reason:
                 return f"{' and '.join(self.features)} close to {song}"
             case ReasonKind.WHOLE_SEQUENCE:
                 return "goes with the sequence as a whole"
+            case ReasonKind.POPULAR:
+                return "popular: nothing is known of the songs of this sequence"
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for an answer or a jsonb column; fields that say nothing are left out."""
@@ -92,15 +95,17 @@ class SongFacts:
     features: Mapping[str, np.ndarray]  # name -> (V,) in standard deviations, NaN where missing
 
     @classmethod
-    def gather(cls, artists: Tensor, albums: Tensor, features: Tensor, feature_names: Sequence[str]) -> "SongFacts":
-        """Keep the columns that reasons compare; a value whose `<name>_missing` indicator is set becomes NaN."""
-        columns = {name: features[:, place].cpu().numpy() for place, name in enumerate(feature_names)}
-        compared = {}
-        for name in COMPARED_FEATURES:
-            if name in columns:
-                missing = columns.get(f"{name}_missing", np.zeros(len(features)))
-                compared[name] = np.where(missing > 0, np.nan, columns[name])
-        return cls(artists=artists.cpu().numpy(), albums=albums.cpu().numpy(), features=compared)
+    def of(cls, catalogue: SongCatalogue) -> "SongFacts":
+        """Keep the columns that reasons compare, in standard deviations over the songs that have them."""
+        columns = {name: catalogue.features[name] for name in COMPARED_FEATURES if name in catalogue.features}
+        compared = {name: _standardised(column) for name, column in columns.items()}
+        return cls(artists=catalogue.artists, albums=catalogue.albums, features=compared)
+
+
+def _standardised(column: np.ndarray) -> np.ndarray:
+    known = column[~np.isnan(column)]
+    spread = float(known.std()) if known.size else 0.0
+    return (column - known.mean()) / spread if spread > 0 else np.full(len(column), np.nan, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

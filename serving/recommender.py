@@ -1,120 +1,83 @@
-"""A checkpoint with its encoders, ready to answer: a sequence of song ids in, ranked songs with reasons out.
+"""A checkpoint with its encoders and its catalogue, ready to answer: a sequence of song ids in, ranked songs with reasons out.
 
 A `Recommender` never changes once it is made, so any number of threads may use it and a newer one replaces it by reference
 (`serving.live`).  Answering has two steps: `prepare` checks one query and turns ids into numbers, and raises what the caller
 did wrong; `answer` scores any number of prepared queries as one batch and does not fail because of one of them.
 
-Rules of every answer: PAD, MASK and UNKNOWN never appear, nor a song of the sequence, nor what the query excludes.  Songs that
-the model does not know are left out of the context and reported; the newest `row_len` - 1 known songs are the context.
+An answer takes the best songs of the catalogue among those that may be recommended at all (`serving.eligible`), as far as the
+rules let them through (`serving.picking`).  PAD, MASK and UNKNOWN never appear, nor a song of the sequence, nor what the query
+excludes.  Songs of which nothing is known are left out of the context and reported; the newest `row_len` - 1 other songs are the
+context.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-import torch
 
 from config import FIRST_NUMBER, UNKNOWN, ServiceConfig
 from engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
-from errors import EncoderError, InvalidSequence
+from errors import EncoderError, InvalidSequence, UnknownSong
 from model import BERT4Rec
-from preprocessing_utils import Encoders, load_encoders
-from serving.index import Ranked, ScoringIndex, read_contexts
-from serving.reasons import KnownSongs, Reason, ReasonKind, SongFacts, SongId, contributors, leave_one_out, plain_id, shared_facts
+from preprocessing_utils import Encoders, IdEncoder, load_encoders
+from serving.answers import Answer, Fallback, ModelInfo, PreparedQuery, Query, RecommendedSong
+from serving.catalogue import SongCatalogue, SongRows
+from serving.controls import Controls, Rules
+from serving.eligible import NO_SONGS, Eligible, allowed_songs, within
+from serving.fallback import CountScorer, popular_scores
+from serving.picking import Picked, first_found, pick
+from serving.reasons import KnownSongs, Reason, ReasonKind, SongFacts, SongId, contributors, plain_id, shared_facts
+from serving.scoring import DenseScorer, ModelScorer, Scorer
+
+Stage = Callable[[str], AbstractContextManager[None]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """A sequence to continue, oldest song first, in the caller's own ids."""
-
-    songs: Sequence[SongId]
-    count: int | None = None  # None: ServiceConfig.count
-    exclude: Sequence[SongId] = ()
-    explain: bool = False  # also find the songs that the recommendation is because of
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedQuery:
-    """A query that was checked and can be scored by the recommender that prepared it."""
-
-    sequence: KnownSongs  # all songs of the sequence that the model knows
-    unknown: tuple[SongId, ...]
-    excluded: np.ndarray  # song numbers, those of the sequence included
-    count: int
-    explain: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelInfo:
-    """Which model an answer comes from, and what it was made of."""
-
-    model_id: str
-    trained_at: datetime
-    path: Path
-    encoders_digest: str
-    snapshot_digest: str
-    settings: Mapping[str, Any]
-    metrics: Mapping[str, float]
-
-    def as_json(self) -> dict[str, Any]:
-        """The part of it that an answer carries."""
-        return {"model_id": self.model_id, "trained_at": self.trained_at.isoformat()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecommendedSong:
-    """One song of an answer; `score` is the model's logit, comparable within one answer only."""
-
-    song_id: SongId
-    rank: int
-    score: float
-    reasons: tuple[Reason, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for an answer."""
-        reasons = [reason.as_json() for reason in self.reasons]
-        return {"song_id": plain_id(self.song_id), "rank": self.rank, "score": self.score, "reasons": reasons}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """Ranked songs, best first, and the ids of the query that the model does not know."""
-
-    songs: tuple[RecommendedSong, ...]
-    unknown: tuple[SongId, ...]
-    model: ModelInfo
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for an answer."""
-        songs = [song.as_json() for song in self.songs]
-        return {"songs": songs, "unknown": [plain_id(song_id) for song_id in self.unknown], "model": self.model.as_json()}
+def untimed(stage: str) -> AbstractContextManager[None]:
+    """Stands in where nobody measures how long a stage takes."""
+    return nullcontext()
 
 
 class Recommender:
-    """A loaded model that answers queries.  Safe to share between threads: nothing in it changes."""
+    """A loaded model, or counts in its place, that answers queries.  Safe to share between threads: nothing in it changes."""
 
-    def __init__(self, *, model: BERT4Rec, encoders: Encoders, info: ModelInfo, config: ServiceConfig) -> None:
-        if model.n_songs != len(encoders.songs):
+    def __init__(
+        self,
+        *,
+        model: BERT4Rec | None = None,
+        counts: CountScorer | None = None,
+        encoders: Encoders,
+        info: ModelInfo | None,
+        config: ServiceConfig,
+        catalogue: SongCatalogue | None = None,
+        origin: "Recommender | None" = None,
+    ) -> None:
+        """Exactly one of `model` and `counts` answers; `catalogue` None knows of each song what training knew.
+
+        `origin` is the recommender as it was loaded, of which this one knows more songs.
+        """
+        assert (model is None) != (counts is None)
+        if model is not None and catalogue is None and model.n_songs != len(encoders.songs):
             raise EncoderError(
                 f"the model knows {model.n_songs} song numbers and the encoders beside it {len(encoders.songs)}: "
                 f"they do not belong together; train again or restore the run's encoders folder"
             )
         self.info = info
         self.config = config
-        self._model = model.eval()
-        self._encoders = encoders
-        encoders.songs.encode(encoders.songs.decode([FIRST_NUMBER]))  # builds its look-up now rather than in the first request
-        with torch.inference_mode():
-            self._index = ScoringIndex(model.output_embeddings(), model.output_bias())
-        catalogue = model.embedding
-        self._facts = SongFacts.gather(
-            catalogue.song_artist, catalogue.song_album, catalogue.song_features, encoders.features.feature_names
-        )
+        self.encoders = encoders
+        self.catalogue = catalogue or SongCatalogue.of_model(model, encoders)
+        self._songs = self.catalogue.songs
+        self._songs.encode(self._songs.decode([FIRST_NUMBER]))  # builds its look-up now rather than in the first request
+        self.model_scorer = None if model is None else ModelScorer(model, config.index)
+        self._counts = counts
+        self._origin = origin or self
+        self._scorer: Scorer = self.model_scorer or DenseScorer(counts.score)
+        self._popular = DenseScorer(self._popular_scores)
+        self._facts = SongFacts.of(self.catalogue)
 
     @classmethod
     def load(cls, path: Path, config: ServiceConfig) -> "Recommender":
@@ -129,18 +92,20 @@ class Recommender:
     @property
     def n_songs(self) -> int:
         """Songs that can be recommended."""
-        return len(self._index) - FIRST_NUMBER
+        return int(self.catalogue.is_available.sum())
+
+    # --- ids -----------------------------------------------------------------------------------------------------------------
 
     def example_songs(self, n: int) -> list[SongId]:
         """The ids of the n songs that occur most often in training, to show what a request looks like."""
-        return self._encoders.songs.decode(range(FIRST_NUMBER, FIRST_NUMBER + min(n, self.n_songs)))
+        return self._songs.decode(range(FIRST_NUMBER, min(FIRST_NUMBER + n, len(self._songs))))
 
     def id_from(self, text: str) -> SongId:
         """The song id that a text of the command line or of a file means, in the type that the catalogue has.
 
         Raises InvalidSequence for a text that is no id of that type.
         """
-        id_type = self._encoders.songs.id_type
+        id_type = self._songs.id_type
         try:
             return int(text) if id_type == "int" else UUID(text) if id_type == "uuid" else text
         except ValueError as exc:
@@ -153,13 +118,15 @@ class Recommender:
         An id that is no number in a catalogue of numbers, as an earlier model may have left it behind, stays as it is.
         """
         try:
-            return int(text) if self._encoders.songs.id_type == "int" else text
+            return int(text) if self._songs.id_type == "int" else text
         except ValueError:
             return text
 
-    def recommend(self, ids: Sequence[SongId], count: int | None = None, exclude: Sequence[SongId] = ()) -> Answer:
+    # --- answering -----------------------------------------------------------------------------------------------------------
+
+    def recommend(self, ids: Sequence[SongId], controls: Controls | None = None) -> Answer:
         """Continue one sequence; see `recommend_many`."""
-        return self.recommend_many([Query(songs=ids, count=count, exclude=exclude)])[0]
+        return self.recommend_many([Query(songs=ids, controls=controls or Controls())])[0]
 
     def recommend_many(self, queries: Sequence[Query]) -> list[Answer]:
         """Continue several sequences, scored as one batch.  Raises InvalidSequence for the first one that cannot be."""
@@ -169,65 +136,197 @@ class Recommender:
         """Check a query and turn its ids into numbers.
 
         `max_songs` None takes a sequence of any length: only its newest songs cost anything.  Raises InvalidSequence for a
-        sequence that is empty, too long, of unknown songs only, or of another id type than the model was trained on.
+        sequence that is empty, too long or of another id type than the model was trained on, and for controls out of bounds.
         """
-        count = checked_count(query.count, self.config)
+        rules = Rules.of(query.controls, self.config)
         if not query.songs:
             raise InvalidSequence("the sequence is empty: send at least one song")
         if max_songs is not None and len(query.songs) > max_songs:
             raise InvalidSequence(
                 f"the sequence has {len(query.songs)} songs, over max_songs ({max_songs}): send its newest songs only"
             )
-        encoder = self._encoders.songs
-        numbers = encoder.encode(query.songs).astype(np.int64)
+        numbers = self._songs.encode(query.songs).astype(np.int64)
         known = numbers != UNKNOWN
-        if not known.any():
-            raise InvalidSequence(
-                f"none of the {len(query.songs)} songs is known to the model, the first is {plain_id(query.songs[0])!r}: "
-                f"send songs of the catalogue that it was trained on"
-            )
+        sequence = KnownSongs(numbers=numbers[known], ids=tuple(itertools.compress(query.songs, known)))
         return PreparedQuery(
-            sequence=KnownSongs(numbers=numbers[known], ids=tuple(itertools.compress(query.songs, known))),
+            sequence=sequence,
             unknown=tuple(dict.fromkeys(itertools.compress(query.songs, ~known))),
-            excluded=np.unique(np.concatenate([numbers, encoder.encode(query.exclude)])),
-            count=count,
-            explain=query.explain,
+            eligible=self._eligible(query, rules, sequence.numbers),
+            rules=rules,
+            seed=secrets.randbelow(2**53) if rules.seed is None and rules.temperature else rules.seed or 0,
+            fallback=self._fallback(sequence.numbers),
+            unavailable=query.unavailable,
+            explain=query.controls.explain,
         )
 
-    def answer(self, queries: Sequence[PreparedQuery]) -> list[Answer]:
-        """Score prepared queries as one batch; the answers come in their order."""
-        if not queries:
-            return []
-        contexts = read_contexts(self._model, [query.sequence.numbers for query in queries], self._model.row_len)
-        with torch.inference_mode():
-            ranked = self._index.top(contexts, [query.count for query in queries], [query.excluded for query in queries])
-        return [self._answer(query, best) for query, best in zip(queries, ranked, strict=True)]
+    def answer(self, queries: Sequence[PreparedQuery], stage: Stage = untimed) -> list[Answer]:
+        """Score prepared queries as one batch; the answers come in their order.  `stage` is told what is being done."""
+        by_scorer: dict[bool, list[int]] = {False: [], True: []}
+        for place, query in enumerate(queries):
+            by_scorer[query.fallback is Fallback.POPULAR].append(place)
+        answers: dict[int, Answer] = {}
+        for is_popular, places in by_scorer.items():
+            if places:
+                scorer = self._popular if is_popular else self._scorer
+                answers.update(zip(places, self._answers_of(scorer, [queries[place] for place in places], stage), strict=True))
+        return [answers[place] for place in range(len(queries))]
 
-    def _answer(self, query: PreparedQuery, best: Ranked) -> Answer:
-        ids = self._encoders.songs.decode(best.numbers)
-        scores = best.scores.tolist()
-        reasons = self._reasons(query, best.numbers)
-        songs = tuple(
-            RecommendedSong(song_id=song_id, rank=rank, score=score, reasons=why)
-            for rank, (song_id, score, why) in enumerate(zip(ids, scores, reasons, strict=True), start=1)
+    def similar(self, song_id: SongId, count: int) -> Answer:
+        """The songs most like one, by the cosine of their embeddings, without any rules.  Raises UnknownSong, InvalidSequence.
+
+        Without a model: those that stand together with it most often.
+        """
+        rules = Rules.of(Controls(count=count), self.config)
+        [number] = self._songs.encode([song_id]).tolist()
+        if number == UNKNOWN:
+            raise UnknownSong(f"no song {plain_id(song_id)!r} in the catalogue")
+        if self.model_scorer is None:
+            song = np.array([number])
+            [ranked] = self._scorer.top(self._scorer.read([song]), [rules.count], [song], [self.catalogue.availability])
+        else:
+            ranked = self.model_scorer.similar(number, rules.count, self.catalogue.availability)
+        sequence = KnownSongs(numbers=np.array([number]), ids=(song_id,))
+        reasons = [
+            tuple(shared_facts(self._facts, sequence, int(song))) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),)
+            for song in ranked.numbers
+        ]
+        songs = self._worded(Picked(numbers=ranked.numbers, scores=ranked.scores), reasons)
+        return Answer(songs=songs, unknown=(), model=self.info, fallback=self._fallback(sequence.numbers))
+
+    def search(self, text: str, count: int) -> list[dict[str, Any]]:
+        """Songs whose title or artist holds all words of a text, the best matches first, as plain values.
+
+        Raises InvalidSequence for a count out of bounds.
+        """
+        numbers = self.catalogue.search(text, Rules.of(Controls(count=count), self.config).count)
+        ids = map(plain_id, self._songs.decode(numbers))
+        return [{"song_id": song_id} | self.catalogue.describe(int(n)) for song_id, n in zip(ids, numbers, strict=True)]
+
+    def state(self) -> dict[str, Any]:
+        """How many songs it knows and how it finds them, as plain values."""
+        return {
+            "songs": self.n_songs,
+            "new_songs": len(self._songs) - len(self._origin.catalogue),
+            "index": None if self.model_scorer is None else self.model_scorer.index.kind,
+        }
+
+    def with_songs(self, rows: SongRows) -> "Recommender":
+        """The same with names, features and new songs as the database has them; new songs can be recommended by their parts.
+
+        Raises EncoderError where the songs are not those of the model.
+        """
+        origin = self._origin
+        catalogue = SongCatalogue.of(origin.catalogue, rows)
+        return Recommender(
+            model=None if origin.model_scorer is None else catalogue.grown(origin.model_scorer.model),
+            counts=self._counts,
+            encoders=self.encoders,
+            info=self.info,
+            config=self.config,
+            catalogue=catalogue,
+            origin=origin,
         )
-        return Answer(songs=songs, unknown=query.unknown, model=self.info)
+
+    # --- one query -----------------------------------------------------------------------------------------------------------
+
+    def _fallback(self, numbers: np.ndarray) -> Fallback | None:
+        """What can be said of a sequence of these known songs."""
+        in_training = bool((numbers < self.encoders.songs.n_fitted).any())
+        if self.model_scorer is not None and numbers.size:
+            return None if in_training else Fallback.CONTENT
+        return Fallback.COOCCURRENCE if in_training else Fallback.POPULAR
+
+    def _eligible(self, query: Query, rules: Rules, sequence: np.ndarray) -> Eligible:
+        in_ranges, maybe_in_ranges = within(rules.ranges, self.catalogue.features)
+        only = [self._songs.encode(ids) for ids in (query.controls.only, query.filtered) if ids is not None]
+        hard = allowed_songs(
+            len(self._songs),
+            rules,
+            available=self.catalogue.is_available,
+            explicit=self.catalogue.features.get("explicit"),
+            artists=self.catalogue.artists,
+            only=only,
+            blocked_artists=self._artists_named(query.taste.never_artists),
+        )
+        excluded = [sequence, self._songs.encode(query.controls.exclude), self._songs_named(query.taste.never)]
+        return Eligible(
+            hard=hard,
+            excluded=np.unique(np.concatenate(excluded)).astype(np.int64),
+            skipped=self._songs_named(query.taste.skipped),
+            played=self._songs_named(query.taste.played) if rules.exclude_played_days else NO_SONGS,
+            in_ranges=in_ranges,
+            maybe_in_ranges=maybe_in_ranges,
+        )
+
+    def _songs_named(self, texts: Iterable[str]) -> np.ndarray:
+        """The numbers of song ids that went through a text column; what is no id of this catalogue is passed over."""
+        return _known_numbers(self._songs, texts)
+
+    def _artists_named(self, texts: Iterable[str]) -> np.ndarray:
+        return _known_numbers(self.encoders.artists, texts)
+
+    def _popular_scores(self, prefixes: Sequence[np.ndarray]) -> np.ndarray:
+        return np.repeat(popular_scores(self.catalogue)[None], len(prefixes), axis=0)
+
+    # --- one batch -----------------------------------------------------------------------------------------------------------
+
+    def _answers_of(self, scorer: Scorer, queries: Sequence[PreparedQuery], stage: Stage) -> list[Answer]:
+        with stage("score"):
+            contexts = scorer.read([query.sequence.numbers for query in queries])
+            found = first_found(scorer, contexts, queries)
+        with stage("rules"):
+            picked = [
+                pick(scorer, contexts.row(b), query, self.catalogue, first)
+                for b, (query, first) in enumerate(zip(queries, found, strict=True))
+            ]
+        with stage("reasons"):
+            return [self._answer(query, songs) for query, songs in zip(queries, picked, strict=True)]
+
+    def _answer(self, query: PreparedQuery, picked: Picked) -> Answer:
+        return Answer(
+            songs=self._worded(picked, self._reasons(query, picked.numbers)),
+            unknown=query.unknown,
+            model=None if query.fallback is Fallback.POPULAR else self.info,
+            fallback=query.fallback,
+            applied=picked.applied,
+            relaxed=picked.relaxed,
+            unavailable=query.unavailable,
+            seed=query.seed if query.rules.temperature else None,
+        )
+
+    def _worded(self, picked: Picked, reasons: Sequence[tuple[Reason, ...]]) -> tuple[RecommendedSong, ...]:
+        ids = self._songs.decode(picked.numbers)
+        confidences = [None] * len(ids) if picked.confidences is None else picked.confidences.tolist()
+        return tuple(
+            RecommendedSong(song_id=song_id, rank=rank, score=score, reasons=why, confidence=confidence)
+            for rank, (song_id, score, why, confidence) in enumerate(
+                zip(ids, picked.scores.tolist(), reasons, confidences, strict=True), start=1
+            )
+        )
 
     def _reasons(self, query: PreparedQuery, songs: np.ndarray) -> list[tuple[Reason, ...]]:
+        if query.fallback is Fallback.POPULAR:
+            return [(Reason(kind=ReasonKind.POPULAR),)] * len(songs)
         found = [shared_facts(self._facts, query.sequence, int(song)) for song in songs]
-        if query.explain and len(songs):
-            context, newest = (query.sequence.last(n - 1) for n in (self._model.row_len, self._model.config.seq_len))
-            weights = leave_one_out(self._model, self._index, context.numbers, songs, len(newest))  # (n, k)
+        if query.explain and len(songs) and self.model_scorer is not None:
+            newest = query.sequence.last(self.model_scorer.explained_songs)
+            weights = self.model_scorer.leave_one_out(query.sequence.numbers, songs)  # (n, k)
             found = [contributors(newest, column) + shared for column, shared in zip(weights.T, found, strict=True)]
         return [tuple(reasons) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),) for reasons in found]
 
 
-def checked_count(count: int | None, config: ServiceConfig) -> int:
-    """How many songs to recommend: the setting's number when the query names none.  Raises InvalidSequence out of bounds."""
-    count = config.count if count is None else count
-    if not 1 <= count <= config.max_count:
-        raise InvalidSequence(f"count must be between 1 and {config.max_count} (got {count})")
-    return count
+def _known_numbers(encoder: IdEncoder, texts: Iterable[str]) -> np.ndarray:
+    """The numbers of ids that went through a text column, without those that the encoder does not know."""
+    ids = [id_ for text in texts if (id_ := _id_of(encoder, text)) is not None]
+    numbers = encoder.encode(ids).astype(np.int64)
+    return numbers[numbers >= FIRST_NUMBER]
+
+
+def _id_of(encoder: IdEncoder, text: str) -> SongId | None:
+    try:
+        return int(text) if encoder.id_type == "int" else UUID(text) if encoder.id_type == "uuid" else text
+    except ValueError:
+        return None
 
 
 def _info_of(checkpoint: Checkpoint) -> ModelInfo:

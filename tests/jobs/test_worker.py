@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from config import MASK, ServiceConfig
+from config import MASK
 from errors import InvalidSequence, UnknownRequest
-from jobs.worker import Worker, query_of
+from jobs.worker import query_of
+from serving.live import LiveRecommender
 from storage.connections import connect
 from storage.requests import State, claim
 from tests.jobs.world import (
-    QUERIES_FOLDER,
     add_playlist,
     ask,
     cut_connections,
@@ -180,12 +180,11 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(database_url)
 
 def test_a_swapped_model_answers_the_next_batch(database_url):
     add_playlist(database_url, "p", ["s00"])
-    models = [small_recommender(model_id="old")]
-    worker = Worker(database_url, recommender=lambda: models[-1], config=ServiceConfig(), queries_folder=QUERIES_FOLDER)
+    live = LiveRecommender()
     answered_by = []
-    with running(worker):
+    with running(new_worker(database_url, live)):
         for model_id in ("old", "new", "old"):
-            models.append(small_recommender(model_id=model_id))
+            live.swap(small_recommender(model_id=model_id))
             request_id = ask(database_url, "p", count=1)
             wait_until(lambda request_id=request_id: is_over(database_url, request_id))
             answered_by += [song.model_id for song in songs_of(database_url, request_id)]
@@ -208,7 +207,7 @@ def test_options_may_be_absent_or_null():
 
 
 def test_an_option_of_another_type_is_refused():
-    with pytest.raises(InvalidSequence, match=r"option exclude must be of type list \(got 's00'\)"):
+    with pytest.raises(InvalidSequence, match=r'exclude: Input should be a valid list \(got "s00"\)'):
         query_of(["a"], {"exclude": "s00"})
 
 

@@ -4,8 +4,9 @@ import threading
 import time
 from contextlib import contextmanager
 
-from config import DatabaseConfig, ServiceConfig
+from config import Config, DatabaseConfig, ServiceConfig
 from jobs.worker import Worker
+from serving.live import LiveRecommender
 from storage.connections import connect
 from storage.requests import State, add_request, recommendations_of, request_state
 
@@ -55,9 +56,10 @@ def cut_connections(url):
 
 
 def new_worker(url, recommender, queries_folder=QUERIES_FOLDER, **settings):
-    return Worker(
-        url, recommender=lambda: recommender, config=ServiceConfig(**{"wake": WAKE, **settings}), queries_folder=queries_folder
-    )
+    """A worker that answers with one recommender, or with whatever a LiveRecommender has in service."""
+    live = recommender if isinstance(recommender, LiveRecommender) else LiveRecommender(recommender)
+    service, database = ServiceConfig(**{"wake": WAKE, **settings}), DatabaseConfig(queries_folder=queries_folder)
+    return Worker(url, live=live, config=Config(service=service, database=database))
 
 
 def work_once(url, recommender, **settings):

@@ -12,10 +12,12 @@ from engine.checkpoint import mark_best, save_catalogue, save_checkpoint, write_
 from memory import CountedRelation, Memory, Relation
 from model import BERT4Rec, Catalogue
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
-from serving.recommender import ModelInfo, Recommender
+from serving.answers import ModelInfo
+from serving.recommender import Recommender
 
 SONGS = [f"s{number:02d}" for number in range(12)]
 SEQ_LEN = 6
+NO_RULES = ServiceConfig(max_per_artist=0, artist_spacing=0, one_per_recording=False)
 
 
 def small_encoders(ids=SONGS):
@@ -63,7 +65,7 @@ def successors(V):
 def small_recommender(ids=SONGS, seed=0, config=None, model_id="run/epoch-001/0123456789ab"):
     encoders, frame = small_encoders(ids)
     model = small_model(encoders, frame, seed)
-    return Recommender(model=model, encoders=encoders, info=small_info(model_id), config=config or ServiceConfig())
+    return Recommender(model=model, encoders=encoders, info=small_info(model_id), config=config or NO_RULES)
 
 
 def small_run(run, ids=SONGS):

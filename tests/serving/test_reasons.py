@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from uuid import UUID
 
 import numpy as np
@@ -47,11 +48,11 @@ def test_a_missing_feature_is_close_to_nothing():
     assert shared_facts(known, songs(3), 4) == []
 
 
-def test_an_indicator_of_a_missing_value_hides_the_value():
-    features = torch.tensor([[0.5, 0.0, 1.0], [0.5, 1.0, 2.0]])
-    gathered = SongFacts.gather(torch.zeros(2), torch.zeros(2), features, ["tempo", "tempo_missing", "energy"])
-    np.testing.assert_array_equal(gathered.features["tempo"], [0.5, NAN])
-    np.testing.assert_array_equal(gathered.features["energy"], [1.0, 2.0])
+def test_features_are_compared_in_standard_deviations_of_the_known_ones():
+    catalogue = SimpleNamespace(artists=None, albums=None, features={"tempo": np.array([NAN, 100.0, 120.0]), "key": np.zeros(3)})
+    gathered = SongFacts.of(catalogue)
+    np.testing.assert_allclose(gathered.features["tempo"], [NAN, -1.0, 1.0])
+    assert list(gathered.features) == ["tempo"]
 
 
 class SumOfSongs:
