@@ -134,6 +134,8 @@ def in_flow_order(
     """
     sounds = tuple(np.asarray(values, np.float64) for values in (tempo, key, mode))
     n = len(sounds[0])
+    if n < 2:
+        return np.arange(n)
     space = _Space(artists=[0] * n if artists is None else list(artists), before=list(artists_before), spacing=spacing)
     cost = _costs(sounds, start, space)
     given, nearest = list(range(n)), _nearest_neighbours(cost, space)
