@@ -14,7 +14,7 @@ import numpy as np
 from serving.answers import PreparedQuery
 from serving.eligible import NO_SONGS
 from serving.index import Ranked
-from serving.rules import Pool, SongTraits, choose, first_pool
+from serving.rules import Pool, SongTraits, choose, pool_size
 from serving.scoring import Scorer
 
 WIDER = 8  # times larger, when a pool has held too few songs that the rules let through
@@ -75,7 +75,7 @@ class Search:
 def first_found(scorer: Scorer, contexts: Any, queries: Sequence[PreparedQuery]) -> list[Ranked]:
     """The first pool of each query, all of them found in one pass."""
     masks, excluded = zip(*(query.eligible.without(()) for query in queries), strict=True)
-    return scorer.top(contexts, [first_pool(query.rules) for query in queries], excluded, masks)
+    return scorer.top(contexts, [pool_size(query.rules) for query in queries], excluded, masks)
 
 
 def pick(scorer: Scorer, context: Any, query: PreparedQuery, traits: SongTraits, first: Ranked) -> Picked:
@@ -109,7 +109,7 @@ def _pick_from(
 ) -> Picked:
     """Up to `count` songs to follow those `before`, from pools that are widened until the rules are content."""
     rules = replace(query.rules, count=count)
-    size = first_pool(query.rules)
+    size = pool_size(query.rules)
     pool, confidences = search.best(size) if first is None else search.pool(first, size)
     while (choice := choose(pool, before, traits, rules, np.random.default_rng(query.seed), recent=query.rules.count)) is None:
         size *= WIDER

@@ -276,7 +276,7 @@ class Recommender:
             found = first_found(scorer, contexts, queries)
         with stage("rules"):
             picked = [
-                pick(scorer, contexts.row(b), query, self.catalogue, first)
+                pick(scorer, contexts.part(slice(b, b + 1)), query, self.catalogue, first)
                 for b, (query, first) in enumerate(zip(queries, found, strict=True))
             ]
         with stage("reasons"):

@@ -81,14 +81,17 @@ def pool_size(rules: Rules) -> int:
     return _n_reordered(rules) if _reorders(rules) else 2 * rules.count + 20
 
 
-def choose(pool: Pool, sequence: np.ndarray, traits: SongTraits, rules: Rules, rng: np.random.Generator) -> Choice | None:
+def choose(
+    pool: Pool, sequence: np.ndarray, traits: SongTraits, rules: Rules, rng: np.random.Generator, *, recent: int | None = None
+) -> Choice | None:
     """Pick `rules.count` songs out of a pool to follow a sequence (s,) of song numbers, oldest first, specials allowed.
 
     None asks for a wider pool: fewer than `count` songs keep the rules, or there are too few to re-rank.  Out of a whole pool the
-    answer is as long as it can be.  Songs of one artist are bounded by `max_per_artist`, those among the newest `count` songs of
-    the sequence counted; between two of them stand `artist_spacing` songs by others, the end of the sequence counted, and a song
-    that would come too soon is postponed to the first place that is far enough; of each recording only the best-ranked song may
-    come, and none that stands in the sequence.  Songs of unknown artists are bound by none of the rules for artists.
+    answer is as long as it can be.  Songs of one artist are bounded by `max_per_artist`, those among the newest `recent` songs of
+    the sequence (None: `count`) counted; between two of them stand `artist_spacing` songs by others, the end of the sequence
+    counted, and a song that would come too soon is postponed to the first place that is far enough; of each recording only the
+    best-ranked song may come, and none that stands in the sequence.  Songs of unknown artists are bound by none of the rules for
+    artists.
 
     Rules give way only in a whole pool that has too few songs, and only behind what the strict rules found.  First spacing: where
     no song is far enough, the one comes whose artist was heard the longest ago.  Then the bound per artist, raised by one at a
@@ -101,7 +104,8 @@ def choose(pool: Pool, sequence: np.ndarray, traits: SongTraits, rules: Rules, r
     ranking = _reordered(pool, sequence, traits, rules, rng) if _reorders(rules) else None
     numbers = pool.numbers if ranking is None else pool.numbers[ranking]
     line = _Line.after(sequence, traits.artists[numbers].tolist(), traits, rules)
-    _fill(line, numbers, sequence, traits, rules, may_relax=pool.is_whole)
+    newest = sequence[-(rules.count if recent is None else recent) :]
+    _fill(line, numbers, sequence, newest, traits, rules, may_relax=pool.is_whole)
     if len(line.ranks) < rules.count and not pool.is_whole:
         return None
     ranks = np.array(line.ranks, np.int64)
@@ -239,14 +243,26 @@ class _Line:
         )
 
 
-def _fill(line: _Line, numbers: np.ndarray, sequence: np.ndarray, traits: SongTraits, rules: Rules, *, may_relax: bool) -> None:
-    """Put the ranked songs `numbers` into a line: first those within the bound per artist, then, if need be, those over it."""
+def _fill(
+    line: _Line,
+    numbers: np.ndarray,
+    sequence: np.ndarray,
+    newest: np.ndarray,
+    traits: SongTraits,
+    rules: Rules,
+    *,
+    may_relax: bool,
+) -> None:
+    """Put the ranked songs `numbers` into a line: first those within the bound per artist, then, if need be, those over it.
+
+    `newest` are the songs of the sequence that count towards the bound.
+    """
     songs: Iterator[int] = iter(range(len(numbers)))
     if rules.one_per_recording:
         songs = _one_per_recording(traits.recordings[numbers].tolist(), traits.recordings[sequence[sequence >= FIRST_NUMBER]])
     over: dict[int, list[int]] = {}
     if rules.max_per_artist:
-        counted = Counter(traits.artists[sequence[-rules.count :]].tolist())
+        counted = Counter(traits.artists[newest].tolist())
         songs = _within_bound(songs, line.artists, counted, rules.max_per_artist, over)
     line.extend(songs, may_stretch=may_relax)
     for excess in sorted(over) if may_relax else ():

@@ -79,9 +79,9 @@ class DenseScores:
 
     scores: np.ndarray  # (B, V) float32
 
-    def row(self, b: int) -> "DenseScores":
-        """Those of one sequence."""
-        return DenseScores(scores=self.scores[b : b + 1])
+    def part(self, rows: slice) -> "DenseScores":
+        """Those of some of the sequences."""
+        return DenseScores(scores=self.scores[rows])
 
 
 class DenseScorer:
