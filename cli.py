@@ -11,6 +11,11 @@ evaluate      a model beside the baselines, on the held-out part
 recommend     continue a sequence of song ids, with titles
 serve         answer over HTTP and from the request table (the same as flask_app.py)
 worker        answer from the request table only, beside or instead of the service's own worker
+keys          make, list and revoke the keys of those who ask over HTTP
+models        list the models, which of them answers, and how they fare
+publish       have a run answer from now on: the newest one, or one that is named
+activate      have a known model answer, and a challenger for a share of the sequences
+rollback      go back to the model that answered before
 
 With --demo a command works on the demo's database, snapshot and models instead of your own: cli.py serve --demo.
 """
@@ -31,6 +36,7 @@ import numpy as np
 
 import doctor
 import flask_app
+import manage
 import map_tables
 import preprocessing
 import train
@@ -171,6 +177,11 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "recommend": recommend_command,
     "serve": flask_app.main,
     "worker": process.main,
+    "keys": manage.keys_command,
+    "models": manage.models_command,
+    "publish": manage.publish_command,
+    "activate": manage.activate_command,
+    "rollback": manage.rollback_command,
 }
 
 

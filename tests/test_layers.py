@@ -16,7 +16,7 @@ FLOORS = [
     {"dataset", "importers", "exporters", "map_tables", "doctor"},
     {"preprocessing", "engine"},
     {"serving", "train"},
-    {"jobs", "web"},
+    {"jobs", "web", "manage"},
     {"flask_app"},
     {"cli"},  # `cli.py serve` starts the service
 ]

@@ -11,6 +11,7 @@ from storage.named import as_statement
 SCHEMAS = Path(__file__).parent / "schemas"
 FILES = [
     "bert4musicrec.toml",
+    "plays_by_listener.sql",
     "sequence_by_id.sql",
     "sequences.sql",
     "setup.sql",

@@ -22,7 +22,9 @@ from engine.processes import process_group
 from preprocessing import is_stale, preprocess
 from serving.recommender import Recommender
 from storage.connections import connect
+from storage.feedback import Event, Feedback, Taste, TasteWanted, add_feedback, tastes_of
 from storage.migrate import pending
+from storage.models import current_deployment, deploy
 from storage.named import as_statement
 from storage.requests import add_request, request_state
 from storage.source import check_contract, sequence_by_id, songs_by_id
@@ -189,6 +191,23 @@ def test_a_worker_of_the_service_makes_its_model_known(world, recommender):
     assert known == [(recommender.info.model_id,)]
 
 
+def test_the_service_takes_feedback_in_and_knows_tastes_and_deployments(world, recommender):
+    queries, song, listener = world.folder / "mapping", world.case.song(1), str(world.case.playlist(1))
+    wanted = [TasteWanted(listener=one, played_days=36_500) for one in (listener, "somebody else")]
+    with connect(world.service_url) as connection:
+        new_worker(world.service_url, recommender, queries).work(connection, threading.Event())  # makes the model known
+        add_feedback(connection, [Feedback(listener=listener, event=Event.NEVER_AGAIN, song_id=str(song))])
+        taste, nobodys = tastes_of(connection, queries, wanted)
+        assert deploy(connection, recommender.info.model_id) == current_deployment(connection)
+        connection.rollback()
+    heard = {str(world.case.song(song_number(1, place))) for place in range(8)}
+    has_log = (queries / "plays_by_listener.sql").exists()
+    assert has_log == (world.case.schema in ("naive_play_log", "unix_scrobbles"))
+    assert taste.never == {str(song)}
+    assert taste.played >= (heard if has_log else set())
+    assert nobodys == Taste()
+
+
 def test_the_doctor_finds_enough_data(world, monkeypatch, capsys):
     monkeypatch.setenv("DATABASE_URL", world.service_url)
     assert doctor.main(["--config", str(world.folder / "mapping" / "bert4musicrec.toml")]) == 0
@@ -215,6 +234,9 @@ def test_migrations_are_remembered_as_the_migrator_remembers_them(world):
         "SELECT amount FROM payroll",
         "DELETE FROM recommender.schema_migration",
         "UPDATE recommender.setting SET max_queued = 1",
+        "SELECT recommender.forget('l')",
+        "DELETE FROM recommender.feedback",
+        "UPDATE recommender.api_key SET may_manage = true",
     ],
 )
 def test_the_role_can_do_no_more(world, statement):

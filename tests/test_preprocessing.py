@@ -1,5 +1,6 @@
 """From small databases made by hand to the whole snapshot and encoders, worked out on paper."""
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -128,7 +129,9 @@ def test_the_source_tells_what_was_read_left_out_and_learned_from(configure):
     assert source["training"] == {
         "sequences": 2, "rows": 5, "songs": 3, "repeat_share": 1 / 5, "cut_time": "2020-03-01T00:00:00+00:00",
     }  # fmt: skip
-    assert source["settings"] == {"split": "auto", "train_size": 0.5, "min_sequence_length": 2, "split_seed": 0}
+    assert source["settings"] == {
+        "split": "auto", "train_size": 0.5, "min_sequence_length": 2, "split_seed": 0, "leave_out_recommended": True,
+    }  # fmt: skip
     assert source["queries"]["songs"] == dataset.file_digest(config.database.queries_folder / "songs.sql")
     assert source["high_water_mark"]["rows"] == 10
 
@@ -172,6 +175,65 @@ def test_rows_without_ids_are_left_out_and_counted(configure):
         1,
     )
     assert np.diff(snapshot.offsets).tolist() == [2, 2, 2]
+
+
+# Lists of two by ids, with what was recommended among them: 1 loses a song, 2 is left too short, 3 vanishes, 4 and 5 stay.
+ECHO = rows(
+    "sequence_id, song_id, listened_at, is_recommended",
+    *("(1, 'a', '2020-01-01Z'::timestamptz, FALSE)", "(1, 'b', '2020-01-01Z', TRUE)", "(1, 'c', '2020-01-01Z', NULL)"),
+    *("(2, 'a', '2020-01-02Z', TRUE)", "(2, 'b', '2020-01-02Z', FALSE)", "(3, 'd', '2020-01-03Z', TRUE)"),
+    *("(4, 'a', '2020-01-04Z', NULL)", "(4, 'c', '2020-01-04Z', NULL)", "(4, 'd', '2020-09-09Z', TRUE)"),
+    *("(5, 'c', '2020-01-05Z', FALSE)", "(5, 'd', '2020-01-05Z', TRUE)", "(5, 'a', '2020-01-05Z', FALSE)"),
+)
+
+
+def test_what_we_recommended_is_left_out_of_all_parts_and_counted(configure):
+    config = configure(songs=SONGS, sequences=ECHO)
+    snapshot = run(config)
+    songs = load_encoders(config.preprocessing.encoders_folder).songs
+    assert [songs.decode(snapshot.sequences[first:end]) for first, end in itertools.pairwise(snapshot.offsets)] == [
+        ["a", "c"], ["a", "c"], ["c", "a"],
+    ]  # fmt: skip
+    assert sorted(snapshot.split.tolist()) == [TRAIN, VALIDATION, TEST]
+    left_out = snapshot.manifest["source"]["left_out"]
+    assert (left_out["rows recommended by us"], left_out["sequences of fewer than 2 songs"]) == (5, 1)
+    # A list is as old as its latest play that is kept: the one of September was recommended.
+    assert snapshot.manifest["source"]["training"]["cut_time"] == "2020-01-04T00:00:00+00:00"
+
+
+def test_what_we_recommended_is_learned_from_when_asked(configure):
+    snapshot = run(configure(songs=SONGS, sequences=ECHO, leave_out_recommended=False))
+    assert np.diff(snapshot.offsets).tolist() == [3, 2, 3, 3]
+    assert "rows recommended by us" not in snapshot.manifest["source"]["left_out"]
+
+
+def test_sequences_without_the_mark_are_read_as_before(configure):
+    assert "rows recommended by us" not in run(configure(songs=SONGS, sequences=SEQUENCES)).manifest["source"]["left_out"]
+
+
+def test_the_mark_must_be_true_or_false(configure):
+    sequences = ECHO.replace("FALSE", "0").replace("TRUE", "1")
+    with pytest.raises(SchemaError, match=r"is_recommended in sequences\.sql is int4: make it a boolean"):
+        run(configure(songs=SONGS, sequences=sequences))
+
+
+def test_where_nothing_but_our_own_echo_is_left_the_error_says_so(configure):
+    with pytest.raises(DataError, match=r"besides 5 recommended by us \(leave_out_recommended\): load sequences"):
+        run(configure(songs=SONGS, sequences=f"{ECHO} WHERE is_recommended"))
+
+
+def test_a_listen_that_we_recommended_is_left_out_of_its_session(configure):
+    config = configure()
+    execute(config.database.url, MUSIC)
+    execute(
+        config.database.url,
+        "INSERT INTO music.listen (user_id, song_id, listened_at, is_recommended) VALUES "
+        "('u', 's1', '2020-01-01 10:00Z', FALSE), ('u', 's6', '2020-01-01 10:03Z', TRUE), ('u', 's2', '2020-01-01 10:06Z', NULL)",
+    )
+    snapshot = run(config)
+    assert snapshot.manifest["source"]["left_out"]["rows recommended by us"] == 1
+    assert snapshot.manifest["counts"]["sequences"] == 5
+    assert snapshot.manifest["counts"]["rows"] == 9 + 2
 
 
 def test_a_song_listed_twice_counts_once_with_its_first_row(configure):
@@ -421,7 +483,7 @@ def test_a_snapshot_is_stale_when_missing_and_fresh_when_just_made(configure):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("DELETE FROM music.playlist_song WHERE playlist_id = 'short'", "the database has moved on (rows 10 -> 9)"),
+        ("DELETE FROM music.playlist_song WHERE playlist_id = 'short'", "the database has moved on (rows 11 -> 10)"),
         ("UPDATE music.song SET tempo = 99 WHERE song_id = 's1'", "the database has moved on (as many"),
         (
             "UPDATE music.playlist_song SET song_id = 's6' WHERE playlist_id = 'p2' AND position = 1",
@@ -429,11 +491,14 @@ def test_a_snapshot_is_stale_when_missing_and_fresh_when_just_made(configure):
         ),
         ("UPDATE music.playlist SET group_id = 'g' WHERE playlist_id IN ('p1', 'p4')", "the database has moved on (as many"),
         ("UPDATE music.playlist SET created_at = '2020-03-02Z' WHERE playlist_id = 'p1'", "the database has moved on (as many"),
+        ("UPDATE music.listen SET is_recommended = TRUE", "the database has moved on (as many"),
     ],
 )
 def test_a_snapshot_is_stale_when_the_database_has_moved_on(configure, change, reason):
     config = configure()
-    execute(config.database.url, MUSIC)
+    execute(
+        config.database.url, MUSIC + "INSERT INTO music.listen (user_id, song_id, listened_at) VALUES ('u', 's1', '2020-01-01Z')"
+    )
     run(config)
     assert is_stale(config, config.database.url) is None
     execute(config.database.url, change)

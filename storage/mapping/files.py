@@ -1,4 +1,4 @@
-"""The files that a mapping becomes: four queries, setup.sql, uninstall.sql and the settings file; written to be read.
+"""The files that a mapping becomes: the queries, setup.sql, uninstall.sql and the settings file; written to be read.
 
 The queries name each table with its schema, compare keys in their own type, sort, and need neither view nor right to create.
 setup.sql brings the schema `recommender` out of the numbered migrations, and a role that may read exactly those columns.
@@ -33,6 +33,7 @@ def mapped_files(mapping: TableMapping, *, role: str = DEFAULT_ROLE, folder: Pat
         "songs_by_id.sql": songs_file(mapping.songs, by_id=True),
         "sequences.sql": sequences_file(mapping.sequences, mapping.notes),
         "sequence_by_id.sql": sequence_by_id_file(mapping.sequences),
+        **({"plays_by_listener.sql": plays_by_listener_file(mapping.sequences)} if mapping.sequences.is_play_log else {}),
         "setup.sql": setup_file(mapping, role, folder),
         "uninstall.sql": uninstall_file(mapping, role, folder),
         "bert4musicrec.toml": settings_file(folder),
@@ -110,6 +111,21 @@ def sequence_by_id_file(sequences: Sequences) -> str:
         f"    {_of_asked(sequences)}\n    ORDER BY {newest}\n    LIMIT {LATEST_PLAYS}\n) AS latest\nORDER BY {oldest};"
     )
     return comment + _with_parameter(text)
+
+
+def plays_by_listener_file(sequences: Sequences) -> str:
+    """plays_by_listener.sql: what a user of the play log played since a time."""
+    assert sequences.time is not None
+    comment = _commented(
+        "plays_by_listener: what the user listener played since a time, so that it can be kept from being recommended again.",
+        "Optional: a listener of requests and feedback is looked for among the users of the play log.",
+    )
+    columns = _listed([Value.of("song_id", sequences.song), sequences.time])
+    return comment + _with_parameter(
+        f"SELECT\n{columns}\nFROM {sequences.owner.table.sql} AS item\n"
+        f"WHERE {sequences.owner.sql} = {{listener}}::{sequences.owner.column.type_name}\n"
+        f"    AND {sequences.time.sql} >= {{since}}::timestamptz;"
+    )
 
 
 def _of_asked(sequences: Sequences) -> str:
@@ -286,4 +302,4 @@ def _indented(text: str) -> str:
 def _with_parameter(text: str) -> str:
     """The text of a query with a parameter, in which a percent sign stands twice."""
     doubled = text.replace("%", "%%")
-    return re.sub(r"\{(song_ids|sequence_id)\}", r"%(\1)s", doubled) + "\n"
+    return re.sub(r"\{(song_ids|sequence_id|listener|since)\}", r"%(\1)s", doubled) + "\n"

@@ -1,5 +1,6 @@
 """Feedback from HTTP and from SQL, the tastes that follow from it, and how it is forgotten."""
 
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -7,12 +8,14 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from config import DatabaseConfig
+from config import PROJECT_ROOT, DatabaseConfig
 from errors import DatabaseError, InvalidFeedback, SchemaError, UnknownModel
 from storage.connections import connect
 from storage.feedback import Event, Feedback, Taste, TasteWanted, add_feedback, tastes_of
-from storage.models import Model, register_model
+from storage.models import Model, current_deployment, register_model
+from storage.named import as_statement
 from storage.requests import RankedSong, add_request, claim, finish
+from storage.source import check_contract, sequence_by_id
 
 SHIPPED = DatabaseConfig().queries_folder
 NOW = datetime.now(UTC)
@@ -422,3 +425,59 @@ def test_what_is_known_of_a_listener_is_forgotten_and_nothing_else(answered, lis
         "(SELECT array_agg(idempotency_key) FROM recommender.idempotency)"
     )
     assert connection.execute(everything).fetchone() == (["other"], ["other"], ["other"])
+
+
+# --- the page of the database ------------------------------------------------------------------------------------------------
+
+
+def blocks_of(section: str) -> list[str]:
+    """The SQL of one section of docs/database.md."""
+    page = (PROJECT_ROOT / "docs" / "database.md").read_text(encoding="utf-8")
+    text = re.split(r"^##+ ", page.partition(f"# {section}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^```sql\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_documented_ways_to_report_work(answered):
+    connection, _ = answered
+    calls, trigger = blocks_of("Feedback")
+    connection.execute(as_statement(calls))
+    connection.execute("CREATE TABLE play_log (user_id int, track_id bigint, played_at timestamptz)")
+    connection.execute(as_statement(trigger))
+    connection.execute("INSERT INTO play_log VALUES (7, 42, now()), (NULL, 42, now())")  # the second one is a warning
+    assert [song_id for _, _, song_id in stored(connection)] == ["17", "17", "17", None, "42"]
+    assert connection.execute("SELECT count(*) FROM play_log").fetchone() == (2,)
+
+
+def test_the_documented_ways_to_deploy_and_to_read_figures_work(connection):
+    for model_id in ("20260102-030405-seed0/epoch-007/0123456789ab", "a model", "another one"):
+        register_model(connection, Model(model_id=model_id, path="p", encoders_digest="e", snapshot_digest="s"))
+    deploying, figures = blocks_of("Models")
+    connection.execute(as_statement(deploying))
+    assert connection.execute(as_statement(figures)).fetchall() == []
+    assert current_deployment(connection).model_id == "20260102-030405-seed0/epoch-007/0123456789ab"
+    connection.execute(as_statement(blocks_of("Keeping and forgetting")[0]))
+
+
+def test_plays_of_the_feedback_become_sessions_in_the_documented_way(connection, tmp_path):
+    [union] = blocks_of("Our own echo")
+    for path in SHIPPED.glob("s*.sql"):
+        text = path.read_text(encoding="utf-8")
+        (tmp_path / path.name).write_text(text.replace("FROM music.listen\n", union), encoding="utf-8")
+    connection.execute(LISTENS)
+    add_feedback(
+        connection,
+        [
+            said("k", Event.PLAYED, "s1", happened_at=days_ago(0.5), is_recommended=True),
+            said("k", Event.SKIPPED, "s2", happened_at=days_ago(0.5) + timedelta(minutes=3)),
+            said("k", Event.PLAYED, "unknown", happened_at=days_ago(0.5) + timedelta(minutes=6)),
+        ],
+    )
+    check_contract(connection, tmp_path)
+    sessions = as_statement((tmp_path / "sequences.sql").read_text(encoding="utf-8"))
+    of_k = f"SELECT sequence_id, song_id, skipped, is_recommended FROM ({sessions}) AS played WHERE sequence_id LIKE 'listen:k:%'"
+    assert connection.execute(of_k).fetchall() == [
+        ("listen:k:0", "s3", None, None),
+        ("listen:k:1", "s1", False, True),
+        ("listen:k:1", "s2", True, False),
+    ]
+    assert sequence_by_id(connection, tmp_path, "listen:k:1") == ["s1", "s2"]

@@ -77,7 +77,14 @@ def test_claiming_reads_the_head_of_an_index(large, name, index):
 
 def test_finishing_reads_its_requests_by_number(large):
     numbers, names = [1, 2], ["s1", "s2"]
-    parameters = {"request_ids": numbers, "fences": numbers, "model_ids": ["m", "m"], "answered_ids": numbers, "ranks": numbers}
+    parameters = {
+        "request_ids": numbers,
+        "fences": numbers,
+        "model_ids": ["m", "m"],
+        "facts": ["{}", "{}"],
+        "answered_ids": numbers,
+        "ranks": numbers,
+    }
     told = plan(large, SQL["finish"], {**parameters, "song_ids": names, "scores": [1.0, 2.0], "reasons": ["[]", "[]"]})
     assert "Index Scan using request_" in told
     assert "Seq Scan" not in told

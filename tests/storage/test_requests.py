@@ -8,6 +8,7 @@ from errors import DatabaseError, KeyReused, UnknownRequest
 from storage.connections import connect
 from storage.models import Model, register_model
 from storage.requests import (
+    Finished,
     QueueDepth,
     RankedSong,
     State,
@@ -16,6 +17,7 @@ from storage.requests import (
     clear_finished,
     fail,
     finish,
+    finish_many,
     listen,
     queue_depth,
     recommendations_of,
@@ -79,6 +81,28 @@ def test_an_answer_is_written_with_the_end_of_its_request(queue):
     ]
     status = request_state(queue, claimed.request_id)
     assert (status.state, status.attempts, status.error, status.finished_at is not None) == (State.DONE, 1, None, True)
+
+
+def test_an_answer_says_what_it_is(queue):
+    claimed, other, _ = claim(queue, "w", limit=3)
+    assert request_state(queue, claimed.request_id).facts is None
+    facts = {
+        "fallback": "content",
+        "unknown": ["s7", 'a "quoted" one'],
+        "rules": {"relaxed": ["max_per_artist"]},
+        "seed": 2**53 - 1,
+    }
+    songs = [RankedSong(song_id="s", score=1)]
+    both = [Finished(claimed=claimed, songs=songs, model_id=None, facts=facts), Finished(claimed=other, songs=[], model_id="m")]
+    assert finish_many(queue, both) == {claimed.request_id, other.request_id}
+    assert request_state(queue, claimed.request_id).facts == facts
+    assert request_state(queue, other.request_id).facts == {}
+    assert recommendations_of(queue, claimed.request_id)[0].model_id is None
+
+
+def test_facts_of_an_answer_that_is_not_there_are_impossible(queue):
+    with pytest.raises(psycopg.errors.CheckViolation, match="request_facts_check"):
+        queue.execute("UPDATE recommender.request SET facts = '{}'")
 
 
 def test_an_answer_without_songs_ends_its_request_too(queue):

@@ -38,6 +38,15 @@ def test_the_queries_of_playlists(tmp_path):
     )
 
 
+def test_the_plays_of_a_listener_are_looked_for_in_a_play_log_only(tmp_path):
+    log = plays(time=Kind.NAIVE_TIME, leads_index=frozenset({"user_id"}))
+    assert sql_of(files_of(songs(), log, folder=tmp_path)["plays_by_listener.sql"]) == (
+        "SELECT\n    item.song_id,\n    item.played_at AT TIME ZONE 'UTC' AS listened_at\nFROM public.plays AS item\n"
+        "WHERE item.user_id = %(listener)s::bigint\n    AND item.played_at AT TIME ZONE 'UTC' >= %(since)s::timestamptz;"
+    )
+    assert "plays_by_listener.sql" not in files_of(songs(), playlists(), ROWS, folder=tmp_path)
+
+
 def test_the_service_may_read_what_the_queries_read_and_no_other_column(tmp_path):
     setup = files_of(SONGS, ARTISTS, playlists(), ROWS, folder=tmp_path)["setup.sql"]
     granted = [line for line in setup.splitlines() if "public" in line and line.startswith("GRANT")]
