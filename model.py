@@ -122,13 +122,17 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
         self.out = nn.Linear(config.d_model, config.d_model)
 
-    def forward(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D); `visible` (B, 1, 1, L) is true at real songs."""
+    def forward(self, hidden: Tensor, visible: Tensor, n_last: int) -> Tensor:
+        """What the last `n_last` places read, (B, L, D) to (B, n_last, D); `visible` (B, 1, 1, L) is true at real songs."""
         B, L, D = hidden.shape
-        query, key, value = self.qkv(hidden).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, L, D/H)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(hidden[:, L - n_last :], weight[:D], bias[:D])  # (B, n_last, D)
+        query = query.view(B, n_last, self.heads, D // self.heads).transpose(1, 2)  # (B, H, n_last, D/H)
+        key_value = F.linear(hidden, weight[D:], bias[D:])  # (B, L, 2 D)
+        key, value = key_value.view(B, L, 2, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, L, D/H)
         dropout = self.dropout_prob if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)  # (B, H, L, D/H)
-        return self.out(mixed.transpose(1, 2).reshape(B, L, D))  # (B, L, D)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)  # (B, H, n_last, D/H)
+        return self.out(mixed.transpose(1, 2).reshape(B, n_last, D))  # (B, n_last, D)
 
 
 class Block(nn.Module):
@@ -147,9 +151,10 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout_prob)
 
-    def forward(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), visible))
+    def forward(self, hidden: Tensor, visible: Tensor, n_last: int) -> Tensor:
+        """(B, L, D) to the last `n_last` places, (B, n_last, D)."""
+        read = self.attention(self.attention_norm(hidden), visible, n_last)  # (B, n_last, D)
+        hidden = hidden[:, hidden.shape[1] - n_last :] + self.dropout(read)
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
 
 
@@ -185,8 +190,11 @@ class BERT4Rec(nn.Module):
         """Songs of a row that are of use, the masked one included: the memory may look back further than the encoder."""
         return max(self.config.seq_len, 1 + (self.memory.reach if self.memory is not None else 0))
 
-    def encode(self, songs: Tensor, hidden_ids: Tensor | None = None) -> Tensor:
-        """Run the encoder over left-padded rows: (B, L) song numbers to (B, L, D); L is `seq_len` at most."""
+    def encode(self, songs: Tensor, hidden_ids: Tensor | None = None, n_last: int | None = None) -> Tensor:
+        """Run the encoder over left-padded rows: (B, L) song numbers to (B, L, D); L is `seq_len` at most.
+
+        With `n_last` the last block computes the last places only, (B, n_last, D): half the time with two blocks.
+        """
         L = songs.shape[1]
         distance = torch.arange(L - 1, -1, -1, device=songs.device)
         visible = (songs != PAD)[:, None, None, :]  # (B, 1, 1, L)
@@ -194,13 +202,13 @@ class BERT4Rec(nn.Module):
         visible = visible | ~visible.any(dim=-1, keepdim=True)
         hidden = self.embedding(songs, hidden_ids) + self.position(distance)  # (B, L, D)
         hidden = self.dropout(self.embedding_norm(hidden))
-        for block in self.blocks:
-            hidden = block(hidden, visible)
+        for number, block in enumerate(self.blocks, start=1):
+            hidden = block(hidden, visible, L if n_last is None or number < len(self.blocks) else n_last)
         return hidden
 
     def encode_last(self, songs: Tensor) -> Tensor:
         """The query of the last place of each row, (B, L) to (B, D); the last place holds MASK."""
-        return self.head(self.encode(songs[:, -self.config.seq_len :])[:, -1])
+        return self.head(self.encode(songs[:, -self.config.seq_len :], n_last=1)[:, 0])
 
     def output_embeddings(self) -> Tensor:
         """The output side for the whole catalogue, (V, D), with the encoder's weight in it."""

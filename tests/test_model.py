@@ -35,7 +35,9 @@ def test_attention_equals_torchs_own_with_the_same_weights():
     theirs.out_proj.weight.data, theirs.out_proj.bias.data = ours.out.weight.data, ours.out.bias.data
     hidden, padding = torch.randn(3, 5, 16), torch.tensor([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]], dtype=torch.bool)
     expected = theirs(hidden, hidden, hidden, key_padding_mask=padding)[0]
-    assert torch.allclose(ours(hidden, ~padding[:, None, None, :]), expected, atol=1e-6)
+    visible = ~padding[:, None, None, :]
+    assert torch.allclose(ours(hidden, visible, 5), expected, atol=1e-6)
+    assert torch.allclose(ours(hidden, visible, 2), expected[:, -2:], atol=1e-6)
 
 
 def test_padding_changes_nothing():
@@ -52,6 +54,16 @@ def test_a_batch_scores_as_its_rows_do():
     singly = torch.cat([model.score(row[None]) for row in rows])
     assert torch.allclose(together, singly, atol=1e-6)
     assert together.isfinite()[:, FIRST_NUMBER:].all()
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 3])
+def test_the_last_place_alone_is_encoded_as_it_is_among_all(n_blocks):
+    model = small_model(ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=n_blocks, heads=2))
+    rows = torch.tensor([[PAD, 3, 4, MASK], [5, 6, 7, MASK], [PAD, PAD, PAD, MASK]])
+    everywhere = model.encode(rows)
+    assert everywhere.shape == (3, 4, 16)
+    torch.testing.assert_close(model.encode(rows, n_last=2), everywhere[:, -2:], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(model.encode_last(rows), model.head(everywhere[:, -1]), atol=1e-6, rtol=1e-5)
 
 
 def test_specials_are_never_scored_above_a_song():
