@@ -14,20 +14,25 @@ Shape letters: B rows of a batch, L places of a row, M places to predict, W song
 found at a place (with doubles), U distinct ones, S signals, V songs of the catalogue, E editions, Q pieces of training lists.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import FIRST_NUMBER, PAD
+from config import FIRST_NUMBER, PAD, UNKNOWN
 
 # Logarithms are taken of so many times a share: at 1,000 the many weak songs outvote the few strong ones at the top.
 SHARPNESS_OF_LOG = 30.0
 # How much relations count at first beside "after" and "next": with little data training does not get far from it.
 INITIAL_STRENGTH = {"before": 0.5, "near": 0.3, "artist": 0.1, "album": 0.2, "same": 0.1, "track": 0.5}
+# The relation of a song to itself.
+ITSELF = "same"
+# New songs that an artist (or album) may have beyond the width of the table, when a memory grows by them.
+ROOM_FOR_NEW = 16
 # Tables whose first dimension is the edition.
 EDITED = frozenset({"song_plays", "songs", "counts", "totals"})
 
@@ -108,6 +113,14 @@ class Source(nn.Module):
         """Songs and signals at M places; `origin` (M,) of training rows, None takes the full edition; `song_plays` (E, V)."""
         raise NotImplementedError
 
+    def grown(self, n_songs: int, groups: Mapping[str, Tensor]) -> "Source":
+        """The source after N songs were added to the V = `n_songs` there were, with the same parameters.
+
+        `groups` has the (N,) numbers of their artists and albums, by the name of the relation.  What compares song numbers and
+        looks nothing up by them may stay as it is.
+        """
+        return self
+
 
 class CountedRelation(Source):
     """Songs of one relation to those of the context, added up over the context with a fading that is learned."""
@@ -151,6 +164,49 @@ class CountedRelation(Source):
         neighbours = self.songs[of_table, keys].long()
         totals = self.totals[of_table, keys][..., None]
         return neighbours, self.counts[of_table, keys], totals, song_plays[edition[:, None, None], neighbours]
+
+    def grown(self, n_songs: int, groups: Mapping[str, Tensor]) -> Source:
+        """New songs stand in the rows of their artist (or album), and in "same" for themselves; elsewhere nothing is counted."""
+        n_new = len(next(iter(groups.values())))
+        if self.name == ITSELF:
+            return self._with_rows(torch.arange(n_songs, n_songs + n_new), added=1.0)
+        if self.key_of_song is None:
+            return OfOldSongs(self, n_songs)
+        keys = groups[self.name].to(self.key_of_song)
+        n_rows = max(self.songs.shape[1], int(keys.max()) + 1)
+        larger = self._with_rows(torch.full((n_rows - self.songs.shape[1],), PAD), added=0.0)
+        larger.register_buffer("key_of_song", torch.cat([self.key_of_song, keys]))
+        larger._append(keys, n_songs)
+        return larger
+
+    def _with_rows(self, songs: Tensor, added: float) -> "CountedRelation":
+        """A relation with R more rows of one song each (PAD for none), of support `added`; as if one list held their key."""
+        larger, E = twin(self), len(self.songs)
+        first = F.pad(songs.to(self.songs)[:, None], (0, self.songs.shape[2] - 1)).expand(E, -1, -1)  # (E, R, K)
+        larger.register_buffer("songs", torch.cat([self.songs, first], dim=1))
+        larger.register_buffer("counts", torch.cat([self.counts, (first != PAD) * added], dim=1))
+        larger.register_buffer("totals", F.pad(self.totals, (0, len(songs)), value=1.0))
+        return larger
+
+    def _append(self, keys: Tensor, n_songs: int) -> None:
+        """Write the songs from `n_songs` on behind those of their rows (N,), where they count as played once.
+
+        A row takes what has room in it and at most ROOM_FOR_NEW more, for which the table becomes wider.  The tables must be
+        this relation's own.
+        """
+        real = keys >= FIRST_NUMBER
+        rows, songs = keys[real], torch.arange(n_songs, n_songs + len(keys), device=keys.device)[real]
+        order = rows.argsort(stable=True)
+        rows, songs = rows[order], songs[order]
+        before = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)  # new songs of the same row
+        place = (self.songs[0] != PAD).sum(1)[rows] + before
+        K = self.songs.shape[2]
+        kept = place < K + ROOM_FOR_NEW
+        rows, songs, place = rows[kept], songs[kept], place[kept]
+        wider = (0, max(0, int(place.max()) + 1 - K) if len(place) else 0)
+        self.songs, self.counts = F.pad(self.songs, wider), F.pad(self.counts, wider)
+        self.songs[:, rows, place] = songs.to(self.songs)
+        self.counts[:, rows, place] = 1.0
 
 
 class HeardBefore(Source):
@@ -255,6 +311,29 @@ class NearestLists(Source):
         known = distance.clamp(-self.FURTHEST, self.FURTHEST) + self.FURTHEST
         return torch.where(is_last.any(dim=2, keepdim=True), known, 2 * self.FURTHEST + 1)
 
+    def grown(self, n_songs: int, groups: Mapping[str, Tensor]) -> Source:
+        """No training list holds a new song."""
+        return OfOldSongs(self, n_songs)
+
+
+class OfOldSongs(Source):
+    """A source whose tables end before the songs that a memory has grown by: in a context those are unknown to it."""
+
+    def __init__(self, source: Source, n_songs: int):
+        super().__init__()
+        self.name, self.reach, self.initial_weights = source.name, source.reach, source.initial_weights
+        self.source, self.n_songs = source, n_songs
+
+    @property
+    def looks_back(self) -> int:
+        """As far as the source does."""
+        return self.source.looks_back
+
+    def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
+        """What the source finds for the old songs."""
+        old = torch.where(place.songs < self.n_songs, place.songs, UNKNOWN)
+        return self.source(place._replace(songs=old), origin, song_plays)
+
 
 class Memory(nn.Module):
     """All sources together: adds to the scores of the songs that they find."""
@@ -296,6 +375,29 @@ class Memory(nn.Module):
     def prior(self) -> Tensor:
         """What a song gets for being popular, in each edition: (E, V)."""
         return F.softplus(self.popularity) * self.song_plays.log1p()
+
+    def grown(self, song_artist: Tensor, song_album: Tensor) -> "Memory":
+        """A memory with N more songs, which nobody has played, of these artists and albums (N,); parameters are shared.
+
+        Tables by song are shared too; those by artist and album are copied, to write the new songs into them.
+        """
+        n_songs = self.song_plays.shape[1]
+        larger = twin(self)
+        larger.register_buffer("song_plays", F.pad(self.song_plays, (0, len(song_artist))))
+        groups = {"artist": song_artist, "album": song_album}
+        larger.sources = nn.ModuleList(source.grown(n_songs, groups) for source in self.sources)  # type: ignore[operator]
+        return larger
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def twin(module: Module) -> Module:
+    """A module with the very same parameters, buffers and parts, of which some can be replaced without touching the other."""
+    other = copy.copy(module)
+    for part in ("_parameters", "_buffers", "_modules"):
+        other.__dict__[part] = module.__dict__[part].copy()
+    return other
 
 
 def added_up(keys: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
-from memory import LookedUp, Memory, Origin
+from memory import LookedUp, Memory, Origin, twin
 
 # The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
 EMBEDDING_STD = 0.05
@@ -111,6 +111,15 @@ class SongEmbedding(nn.Module):
             numeric = self.features(self.song_features[songs])  # (..., D)
             embedded = embedded + numeric.masked_fill((songs < FIRST_NUMBER)[..., None], 0.0)
         return embedded
+
+    def grown(self, song_artist: Tensor, song_album: Tensor, song_features: Tensor) -> "SongEmbedding":
+        """The same parameters over a catalogue with N more songs, (N,), (N,) and (N, F)."""
+        larger = twin(self)
+        more = {"song_artist": song_artist, "song_album": song_album, "song_features": song_features}
+        for name, column in more.items():
+            known = getattr(self, name)
+            larger.register_buffer(name, torch.cat([known, column.to(known)]))
+        return larger
 
 
 class SelfAttention(nn.Module):
@@ -330,6 +339,18 @@ class BERT4Rec(nn.Module):
         shared = F.pad(self._prior_at(editions, negatives.songs, M), (0, 1))  # a last column takes the songs that were not drawn
         shared = shared.scatter_add(1, place_of_song[looked_up.songs], looked_up.bonus.to(shared.dtype))[:, :K]
         return loss + _sampled_cross_entropy(positive, shared, targets, negatives)
+
+    def grown(self, song_artist: Tensor, song_album: Tensor, song_features: Tensor) -> "BERT4Rec":
+        """A model to answer with that knows N songs more, by artist and album number (N,) and encoded features (N, F) alone.
+
+        Their numbers follow those of the catalogue; artists and albums may be new as well, with numbers behind the known ones.
+        All parameters are shared with this model, which stays as it is.  A song of the same artist or album, and the song itself
+        in a sequence, count as for a catalogue song that no training list held.
+        """
+        larger = twin(self)
+        larger.embedding = self.embedding.grown(song_artist, song_album, song_features)
+        larger.memory = None if self.memory is None else self.memory.grown(song_artist, song_album)
+        return larger
 
 
 def _sampled_cross_entropy(positive: Tensor, shared: Tensor, targets: Tensor, negatives: "Negatives") -> Tensor:

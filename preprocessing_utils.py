@@ -436,7 +436,11 @@ class FeatureEncoder(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships
         usable = [name for name in self.raw_columns if name in frame.columns and (known is None or name in known)]
         return {name: self._usable(name, frame[name]) if name in usable else absent for name in self.raw_columns}
 
-    def _usable(self, name: str, column: pd.Series) -> np.ndarray:
+    def usable(self, name: str, column: pd.Series) -> np.ndarray:
+        """One raw column as (n,) float64 in its own unit, NaN for what counts as missing.
+
+        Raises EncoderError for a column that holds something else than numbers.
+        """
         try:
             values = column.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
         except (TypeError, ValueError) as exc:
@@ -446,6 +450,11 @@ class FeatureEncoder(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships
         if name in self.logarithmic:
             values[values < 0] = np.nan
         values[~(np.abs(values) < np.finfo(np.float32).max)] = np.nan
+        return values
+
+    def _usable(self, name: str, column: pd.Series) -> np.ndarray:
+        """A raw column as it is scaled, its logarithm where that is asked for."""
+        values = self.usable(name, column)
         return np.log1p(values) if name in self.logarithmic else values
 
 

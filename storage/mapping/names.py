@@ -10,6 +10,11 @@ from storage.tables import Column, Reference, Table
 
 SONG_TABLES = ("song", "track", "recording", "music_track", "audio_track", "music", "media_file", "tune")
 SONG_IDS = ("song_id", "track_id", "recording_id", "music_id", "item_id", "media_file_id", "song", "track")
+# Ids of a recording at MusicBrainz, which all its editions share; beets calls it mb_trackid.
+RECORDING_IDS = (
+    *("recording_mbid", "musicbrainz_recording_id", "mb_recording_id", "mb_trackid", "musicbrainz_track_id", "musicbrainz_id"),
+    *("mbid", "track_mbid"),
+)
 TITLES = ("title", "name", "song_title", "song_name", "track_title", "track_name")
 
 PLAYLIST_WORDS = {"playlist", "mix", "mixtape", "setlist", "set", "crate", "session", "list", "queue", "station", "show"}

@@ -14,6 +14,7 @@ from storage.mapping.names import (
     FEATURE_TABLE_WORDS,
     IS_FIRST,
     POSITIONS,
+    RECORDING_IDS,
     ROLES,
     SONG_IDS,
     TITLES,
@@ -25,7 +26,7 @@ from storage.mapping.names import (
 )
 from storage.tables import Column, Kind, Table
 
-CONTRACT_ORDER = ("artist_id", "album_id", "title", "artist_name", "album_title", "isrc")
+CONTRACT_ORDER = ("artist_id", "album_id", "title", "artist_name", "album_title", "isrc", "recording_mbid")
 
 ONLY_ASKED = "\0only asked\0"
 
@@ -58,9 +59,11 @@ def describe_songs(tables: Sequence[Table], table: Table, key: Column, because: 
     album = _with_artist(album, artist, table)
     title = find(table, TITLES, {Kind.TEXT})
     isrc = find(table, ("isrc",), {Kind.TEXT})
+    recording = find(table, RECORDING_IDS, {Kind.TEXT, Kind.UUID})
     values = [*artist.values, *album.values]
     values += [Value.of("title", Place(alias="song", table=table, column=title))] if title else []
     values += [Value.of("isrc", Place(alias="song", table=table, column=isrc))] if isrc else []
+    values += [_as_text_of("recording_mbid", Place(alias="song", table=table, column=recording))] if recording else []
     ids = {place.column.name for value in values for place in value.places if place.table is table} | {key.name}
     features = list(features_in(table, "song", but=ids))
     joins = [*artist.joins, *album.joins]
@@ -75,6 +78,11 @@ def describe_songs(tables: Sequence[Table], table: Table, key: Column, because: 
     values.sort(key=lambda value: order.index(value.name))
     features.sort(key=lambda value: order.index(value.name) if value.name in order else len(order))
     return Songs(key=here, values=(*values, *features), joins=tuple(joins), because=because)
+
+
+def _as_text_of(name: str, place: Place) -> Value:
+    """A column cast to text, whatever it is."""
+    return Value(name=name, sql=place.text_sql, places=(place,))
 
 
 @dataclass(frozen=True, kw_only=True)

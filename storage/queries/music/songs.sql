@@ -9,6 +9,8 @@ SELECT
     song.title,
     artist.name AS artist_name,
     album.title AS album_title,
+    song.isrc,
+    song.recording_mbid::text AS recording_mbid,
     song.explicit,
     song.mode,
     song.disc_number,

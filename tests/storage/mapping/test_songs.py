@@ -1,3 +1,5 @@
+import pytest
+
 from storage.mapping.songs import describe_songs
 from storage.tables import Kind
 from tests.storage.mapping.tables import column, junction, playlists, songs, table
@@ -88,3 +90,20 @@ def test_features_come_from_the_songs_first_and_then_from_a_table_beside_them():
 def test_a_table_with_several_rows_per_song_is_not_joined():
     side = table("song_features", column("song_id", Kind.WHOLE), column("bpm", Kind.REAL), references=(("song_id", "songs"),))
     assert values_of(songs(), side) == {"title": "song.title"}
+
+
+@pytest.mark.parametrize("name", ["recording_mbid", "mbid", "musicbrainz_id", "musicbrainz_recording_id", "mb_trackid"])
+def test_the_id_of_a_recording_at_musicbrainz_is_a_text_beside_the_isrc(name):
+    expected = {"title": "song.title", "isrc": "song.isrc", "recording_mbid": f"song.{name}::text"}
+    assert values_of(songs("songs", column(name, Kind.UUID), column("isrc"))) == expected
+    assert values_of(songs("songs", column(name), column("isrc"))) == expected | {"recording_mbid": f"song.{name}"}
+
+
+def test_a_number_is_no_id_of_a_recording():
+    assert values_of(songs("songs", column("musicbrainz_id", Kind.WHOLE))) == {"title": "song.title"}
+
+
+def test_a_uuid_by_which_songs_are_known_can_be_that_of_the_recording_too():
+    recordings = table("recordings", column("mbid", Kind.UUID), column("title"), key=("mbid",))
+    found = describe_songs([recordings], recordings, recordings.column("mbid"), ())
+    assert {value.name: value.sql for value in found.values} == {"title": "song.title", "recording_mbid": "song.mbid::text"}
