@@ -58,7 +58,8 @@ class CountScorer:
         return self._padded(self._popularity.score([np.empty(0, np.int64)]))[0]
 
     def _padded(self, scores: Scores) -> Scores:
-        return np.pad(scores, ((0, 0), (0, self._n_songs - self._n_counted)))
+        more = self._n_songs - self._n_counted
+        return np.pad(scores, ((0, 0), (0, more))) if more else scores
 
 
 def popular_scores(catalogue: SongCatalogue) -> Scores:
