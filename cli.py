@@ -294,7 +294,7 @@ def read_sequence(path: Path) -> list[str]:
 
 def print_continued(recommender: Recommender, songs: Sequence[SongId], config: Config, url: str) -> None:
     """Print a sequence and, below it, what comes next: title, artist, album, score and one reason each."""
-    recommender = recommender.with_songs(read_songs(url, config.database.queries_folder, recommender.encoders))
+    recommender = recommender.with_songs(read_songs(url, config.database.queries_folder, recommender.catalogue.encoders))
     answer = recommender.recommend_many([Query(songs=songs, controls=Controls(explain=True))])[0]
     with connect(url) as connection, expected_errors():
         cards = song_cards(connection, config.database.queries_folder, [*songs, *(song.song_id for song in answer.songs)])

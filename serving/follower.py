@@ -5,6 +5,7 @@ with its challenger; the newest finished run.  Where there is no model at all, t
 model that cannot be loaded, or belongs to another database, is refused with the reason, and what was in service stays.
 """
 
+import functools
 import logging
 import threading
 import time
@@ -21,7 +22,6 @@ from engine.checkpoint import DESCRIPTION, find_checkpoint, is_finished, newest_
 from errors import BERT4MusicRecError, CheckpointError, DatabaseError, EncoderError, SnapshotError
 from preprocessing_utils import load_encoders
 from serving.catalogue import SongRows, read_songs
-from serving.fallback import CountScorer
 from serving.live import NO_MODEL, LiveRecommender
 from serving.recommender import Recommender
 from storage.connections import Connection, connect, expected_errors
@@ -147,8 +147,7 @@ class Follower:
     def _put_into_service(self, wanted: Wanted) -> None:
         """Load what is not loaded yet, then swap; nothing changes before all of it is there.  Raises what REFUSALS names."""
         loaded = {path: self._loaded.get(path) or Recommender.load(path, self._config.service) for path in wanted.paths}
-        rows = {path: self._rows(recommender) for path, recommender in loaded.items()}
-        full = {path: recommender.with_songs(rows[path]) if rows[path] else recommender for path, recommender in loaded.items()}
+        full = {path: self._with_songs(recommender) for path, recommender in loaded.items()}
         challenger = None if wanted.challenger is None else full[wanted.challenger]
         self._live.swap(full[wanted.main], challenger, wanted.share)
         self._loaded, self._in_service = loaded, wanted
@@ -165,7 +164,7 @@ class Follower:
         refused = [ids[path] for path in wanted.paths if path in ids and path not in self._loaded]
         try:
             for model_id in refused:
-                self._ask(lambda connection, model_id=model_id: refuse_model(connection, model_id, str(exc)))
+                self._ask(functools.partial(refuse_model, model_id=model_id, reason=str(exc)))
         except DatabaseError as away:
             log.debug("the refusal could not be stored: %s", away)
 
@@ -197,10 +196,7 @@ class Follower:
                 "run preprocessing.py and train.py first, or name a run with --model PATH"
             ) from exc
         log.warning("there is no model yet: answering with counts of the snapshot until train.py has made one")
-        counts = CountScorer.of(snapshot, encoders)
-        counting = Recommender(counts=counts, encoders=encoders, info=None, config=self._config.service)
-        rows = self._rows(counting)
-        return counting.with_songs(rows) if rows else counting
+        return self._with_songs(Recommender.of_counts(snapshot, encoders, self._config.service))
 
     # --- songs ---------------------------------------------------------------------------------------------------------------
 
@@ -219,12 +215,17 @@ class Follower:
         other = None if challenger is None else challenger[0].with_songs(rows)
         self._live.swap(main.with_songs(rows), other, 0.0 if challenger is None else challenger[1])
 
+    def _with_songs(self, recommender: Recommender) -> Recommender:
+        """With the songs of the database, where it can be reached."""
+        rows = self._rows(recommender)
+        return recommender if rows is None else recommender.with_songs(rows)
+
     def _rows(self, recommender: Recommender) -> SongRows | None:
         """The songs of the database; None while it cannot be reached.  Raises EncoderError for songs of another kind."""
         if self._url is None:
             return None
         try:
-            rows = read_songs(self._url, self._config.database.queries_folder, recommender.encoders)
+            rows = read_songs(self._url, self._config.database.queries_folder, recommender.catalogue.encoders)
         except DatabaseError as exc:
             log.warning("the songs were not read, so names and new songs are missing: %s", exc)
             return None

@@ -252,6 +252,13 @@ class ScoringIndex:
             confidences += [np.exp(best.scores - total) for best, total in zip(ranked[rows], totals, strict=True)]
         return confidences
 
+    def cosines(self, number: int) -> np.ndarray:
+        """How nearly each embedding points where that of one song does, (V,) float32 from -1 to 1; 0 for embeddings of 0."""
+        embeddings = self._songs.embeddings
+        norms = torch.linalg.vector_norm(embeddings, dim=1).clamp(min=torch.finfo(torch.float32).tiny)  # (V,)
+        cosines: np.ndarray = ((embeddings @ (embeddings[number] / norms[number])) / norms).numpy()
+        return cosines
+
     def leads(self, contexts: Contexts, numbers: np.ndarray) -> np.ndarray:
         """By how much the songs `numbers` (k,) lead over the average song of the catalogue in each of B contexts: (B, k).
 

@@ -21,6 +21,7 @@ from uuid import UUID
 import numpy as np
 
 from config import FIRST_NUMBER, UNKNOWN, ServiceConfig
+from dataset import Snapshot
 from engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from errors import EncoderError, InvalidSequence, UnknownSong
 from model import BERT4Rec
@@ -48,36 +49,41 @@ class Recommender:
     def __init__(
         self,
         *,
-        model: BERT4Rec | None = None,
-        counts: CountScorer | None = None,
-        encoders: Encoders,
+        scores_by: ModelScorer | CountScorer,
+        catalogue: SongCatalogue,
         info: ModelInfo | None,
         config: ServiceConfig,
-        catalogue: SongCatalogue | None = None,
         origin: "Recommender | None" = None,
     ) -> None:
-        """Exactly one of `model` and `counts` answers; `catalogue` None knows of each song what training knew.
+        """`info` None goes with counts.  `origin` is the recommender as it was loaded, of which this one knows more songs."""
+        self.info = info
+        self.config = config
+        self.catalogue = catalogue
+        self.model_scorer = scores_by if isinstance(scores_by, ModelScorer) else None
+        self._scores_by = scores_by
+        self._origin = origin or self
+        self._songs = catalogue.songs
+        self._songs.encode(self._songs.decode([FIRST_NUMBER]))  # builds its look-up now rather than in the first request
+        self._scorer: Scorer = scores_by if isinstance(scores_by, ModelScorer) else DenseScorer(scores_by.score)
+        self._popular = DenseScorer(self._popular_scores)
+        self._facts = SongFacts.of(catalogue)
 
-        `origin` is the recommender as it was loaded, of which this one knows more songs.
-        """
-        assert (model is None) != (counts is None)
-        if model is not None and catalogue is None and model.n_songs != len(encoders.songs):
+    @classmethod
+    def of(cls, model: BERT4Rec, encoders: Encoders, info: ModelInfo, config: ServiceConfig) -> "Recommender":
+        """A model with its encoders, without a database.  Raises EncoderError where they do not belong together."""
+        if model.n_songs != len(encoders.songs):
             raise EncoderError(
                 f"the model knows {model.n_songs} song numbers and the encoders beside it {len(encoders.songs)}: "
                 f"they do not belong together; train again or restore the run's encoders folder"
             )
-        self.info = info
-        self.config = config
-        self.encoders = encoders
-        self.catalogue = catalogue or SongCatalogue.of_model(model, encoders)
-        self._songs = self.catalogue.songs
-        self._songs.encode(self._songs.decode([FIRST_NUMBER]))  # builds its look-up now rather than in the first request
-        self.model_scorer = None if model is None else ModelScorer(model, config.index)
-        self._counts = counts
-        self._origin = origin or self
-        self._scorer: Scorer = self.model_scorer or DenseScorer(counts.score)
-        self._popular = DenseScorer(self._popular_scores)
-        self._facts = SongFacts.of(self.catalogue)
+        scorer = ModelScorer(model, config.index)
+        return cls(scores_by=scorer, catalogue=SongCatalogue.of_model(model, encoders), info=info, config=config)
+
+    @classmethod
+    def of_counts(cls, snapshot: Snapshot, encoders: Encoders, config: ServiceConfig) -> "Recommender":
+        """What stands in for a model while there is none.  Raises EncoderError where the two do not belong together."""
+        catalogue = SongCatalogue.of_snapshot(snapshot, encoders)
+        return cls(scores_by=CountScorer.of(snapshot, encoders), catalogue=catalogue, info=None, config=config)
 
     @classmethod
     def load(cls, path: Path, config: ServiceConfig) -> "Recommender":
@@ -87,7 +93,7 @@ class Recommender:
         """
         checkpoint = load_checkpoint(find_checkpoint(path))
         encoders = load_encoders(checkpoint.encoders_folder, checkpoint.encoders_digest)
-        return cls(model=checkpoint.model, encoders=encoders, info=_info_of(checkpoint), config=config)
+        return cls.of(checkpoint.model, encoders, _info_of(checkpoint), config)
 
     @property
     def n_songs(self) -> int:
@@ -207,7 +213,7 @@ class Recommender:
         return {
             "songs": self.n_songs,
             "new_songs": len(self._songs) - len(self._origin.catalogue),
-            "index": None if self.model_scorer is None else self.model_scorer.index.kind,
+            "index": None if self.model_scorer is None else self.model_scorer.index.name,
         }
 
     def with_songs(self, rows: SongRows) -> "Recommender":
@@ -218,20 +224,14 @@ class Recommender:
         origin = self._origin
         catalogue = SongCatalogue.of(origin.catalogue, rows)
         return Recommender(
-            model=None if origin.model_scorer is None else catalogue.grown(origin.model_scorer.model),
-            counts=self._counts,
-            encoders=self.encoders,
-            info=self.info,
-            config=self.config,
-            catalogue=catalogue,
-            origin=origin,
+            scores_by=_grown(origin._scores_by, catalogue), catalogue=catalogue, info=self.info, config=self.config, origin=origin
         )
 
     # --- one query -----------------------------------------------------------------------------------------------------------
 
     def _fallback(self, numbers: np.ndarray) -> Fallback | None:
         """What can be said of a sequence of these known songs."""
-        in_training = bool((numbers < self.encoders.songs.n_fitted).any())
+        in_training = bool((numbers < self._songs.n_fitted).any())
         if self.model_scorer is not None and numbers.size:
             return None if in_training else Fallback.CONTENT
         return Fallback.COOCCURRENCE if in_training else Fallback.POPULAR
@@ -263,7 +263,7 @@ class Recommender:
         return _known_numbers(self._songs, texts)
 
     def _artists_named(self, texts: Iterable[str]) -> np.ndarray:
-        return _known_numbers(self.encoders.artists, texts)
+        return _known_numbers(self.catalogue.encoders.artists, texts)
 
     def _popular_scores(self, prefixes: Sequence[np.ndarray]) -> np.ndarray:
         return np.repeat(popular_scores(self.catalogue)[None], len(prefixes), axis=0)
@@ -313,6 +313,14 @@ class Recommender:
             weights = self.model_scorer.leave_one_out(query.sequence.numbers, songs)  # (n, k)
             found = [contributors(newest, column) + shared for column, shared in zip(weights.T, found, strict=True)]
         return [tuple(reasons) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),) for reasons in found]
+
+
+def _grown(scores_by: ModelScorer | CountScorer, catalogue: SongCatalogue) -> ModelScorer | CountScorer:
+    """What scores all songs of a catalogue: the same where there are no new ones."""
+    if isinstance(scores_by, CountScorer):
+        return scores_by.grown(len(catalogue))
+    model = catalogue.grown(scores_by.model)
+    return scores_by if model is scores_by.model else ModelScorer(model, scores_by.index.name)
 
 
 def _known_numbers(encoder: IdEncoder, texts: Iterable[str]) -> np.ndarray:

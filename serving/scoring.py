@@ -12,7 +12,7 @@ import torch
 
 from config import FIRST_NUMBER
 from model import BERT4Rec
-from serving.index import Contexts, Index, Ranked, choose_index, read_contexts
+from serving.index import Contexts, Ranked, ScoringIndex, choose_index, read_contexts
 from serving.reasons import leave_one_out
 
 Masks = Sequence[np.ndarray | None]  # (V,) bool each: which songs may be found; None for all
@@ -40,7 +40,7 @@ class ModelScorer:
     def __init__(self, model: BERT4Rec, which: Literal["auto", "fp32", "int8"] = "auto"):
         self.model = model.eval()
         with torch.inference_mode():
-            self.index: Index = choose_index(model.output_embeddings(), model.output_bias(), which)
+            self.index: ScoringIndex = choose_index(model.output_embeddings(), model.output_bias(), which)
 
     def read(self, prefixes: Sequence[np.ndarray]) -> Contexts:
         """See Scorer; only the newest `model.row_len` - 1 songs are read."""
@@ -67,10 +67,16 @@ class ModelScorer:
         return self.model.config.seq_len - 1
 
     def similar(self, number: int, count: int, allowed: np.ndarray | None) -> Ranked:
-        """The songs whose embeddings point most nearly where that of one song does, by cosine (-1 to 1)."""
+        """The songs whose embeddings point most nearly where that of one song does, by cosine (-1 to 1).
+
+        A model whose encoder has no say in its scores has no embeddings to compare: then those that it puts behind the one.
+        """
+        song = np.array([number])
+        if not float(self.model.encoder_weight):
+            return self.top(self.read([song]), [count], [song], [allowed])[0]
         with torch.inference_mode():
             cosines = self.index.cosines(number)
-        return best_of(cosines, count, np.array([number]), allowed)
+        return best_of(cosines, count, song, allowed)
 
 
 @dataclass(frozen=True, kw_only=True)

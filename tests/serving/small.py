@@ -65,7 +65,7 @@ def successors(V):
 def small_recommender(ids=SONGS, seed=0, config=None, model_id="run/epoch-001/0123456789ab"):
     encoders, frame = small_encoders(ids)
     model = small_model(encoders, frame, seed)
-    return Recommender(model=model, encoders=encoders, info=small_info(model_id), config=config or NO_RULES)
+    return Recommender.of(model, encoders, small_info(model_id), config or NO_RULES)
 
 
 def small_run(run, ids=SONGS):
@@ -103,5 +103,5 @@ def small_info(model_id="run/epoch-001/0123456789ab"):
 def ranking_by_hand(recommender, row):
     """Ids by falling score of one row of song numbers, straight from the model."""
     with torch.inference_mode():
-        scores = recommender._model.score(torch.tensor([row]))[0]
+        scores = recommender.model_scorer.model.score(torch.tensor([row]))[0]
     return [SONGS[number - FIRST_NUMBER] for number in scores.argsort(descending=True).tolist() if number >= FIRST_NUMBER]

@@ -11,7 +11,7 @@ from serving.answers import Query
 from serving.controls import Controls
 from serving.reasons import ReasonKind
 from serving.recommender import Recommender
-from tests.serving.small import SEQ_LEN, SONGS, ranking_by_hand, small_encoders, small_info, small_recommender, small_run
+from tests.serving.small import NO_RULES, SEQ_LEN, SONGS, ranking_by_hand, small_encoders, small_info, small_recommender, small_run
 
 
 def ids_of(answer):
@@ -164,14 +164,21 @@ def test_an_answer_as_json_is_plain_and_names_its_model():
             }
         ],
         "unknown": [str(UUID(int=99))],
-        "model": {"model_id": "run/epoch-001/0123456789ab", "trained_at": "2026-01-02T03:04:05+00:00"},
+        "fallback": None,
+        "rules": {"applied": [], "relaxed": []},
+        "seed": None,
+        "model": {
+            "model_id": "run/epoch-001/0123456789ab",
+            "version": "0123456789ab",
+            "trained_at": "2026-01-02T03:04:05+00:00",
+        },
     }
 
 
 def test_encoders_of_another_catalogue_are_refused():
     other, _ = small_encoders(ids=["a", "b"])
     with pytest.raises(EncoderError, match="the model knows 15 song numbers and the encoders beside it 5"):
-        Recommender(model=small_recommender()._model, encoders=other, info=small_info(), config=ServiceConfig())
+        Recommender.of(small_recommender().model_scorer.model, other, small_info(), ServiceConfig())
 
 
 def test_padding_changes_no_answer():
@@ -183,7 +190,7 @@ def test_padding_changes_no_answer():
 
 
 def test_a_loaded_run_answers_like_the_model_that_was_saved(tmp_path):
-    loaded = Recommender.load(small_run(tmp_path / "run"), ServiceConfig())
+    loaded = Recommender.load(small_run(tmp_path / "run"), NO_RULES)
     assert ids_of(loaded.recommend(["s00", "s04"])) == ids_of(small_recommender().recommend(["s00", "s04"]))
     assert loaded.info.model_id.startswith("run/epoch-001/")
     assert (loaded.info.snapshot_digest, loaded.info.metrics) == ("f" * 64, {"ndcg@10": 0.5})
