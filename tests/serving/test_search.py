@@ -72,7 +72,10 @@ def test_of_a_very_long_text_the_first_words_are_looked_up():
     assert found(" ".join(["love"] * MOST_WORDS + ["nobody"])) == [7, 2, 1, 0, 3]
 
 
-def test_it_finds_what_looking_at_every_song_finds():
+@pytest.mark.parametrize("common", [0, 50, 1000])
+def test_it_finds_what_looking_at_every_song_finds(monkeypatch, common):
+    """However many songs a word has, up to the bound from which it is looked up by itself and beyond."""
+    monkeypatch.setattr("serving.search.COMMON", common)
     rng = np.random.default_rng(0)
     words = ["ana", "banana", "an", "bandana", "na", "x"]
     songs = [tuple(" ".join(rng.choice(words, rng.integers(1, 4))) for _ in range(2)) for _ in range(300)]
