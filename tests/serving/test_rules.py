@@ -313,7 +313,7 @@ def test_songs_of_artists_in_the_sequence_are_less_new():
 
 
 def test_unknown_artists_are_not_heard_in_the_sequence():
-    assert continued("?B", before="?", count=2, **NO_RULES, discovery=1.0).places.tolist() == [0, 1]
+    assert continued("?BC", before="?", count=3, **NO_RULES, discovery=1.0).places.tolist() == [0, 1, 2]
 
 
 def thousand(seed=0):
