@@ -287,14 +287,15 @@ def test_figures_may_begin_on_a_day(models):
     assert model_figures(models)[-1] == figures("a", 12, 0, 0, 0, 0, 2, 0)
 
 
-def test_two_processes_that_add_their_figures_at_once_lose_none(models, database_url):
-    both = {"a": Served(answers=1, songs=1, fallbacks=0), "b": Served(answers=1, songs=1, fallbacks=0)}
-    add_served(models, both)
-    thread, _ = in_a_thread(database_url, lambda connection: add_served(connection, dict(reversed(both.items()))))
-    thread.join(timeout=0.2)
+def test_two_processes_that_add_their_figures_at_once_lose_none_and_do_not_block_each_other(models, database_url):
+    one = Served(answers=1, songs=1, fallbacks=0)
+    add_served(models, {"a": one})
+    thread, _ = in_a_thread(database_url, lambda connection: add_served(connection, {"b": one, "a": one}))
+    thread.join(timeout=0.3)  # waits for a, and must not hold b meanwhile
+    add_served(models, {"b": one})
     models.commit()
     thread.join()
-    assert [(one.model_id, one.answers) for one in model_figures(models)][2:] == [("b", 2), ("a", 2)]
+    assert [(counted.model_id, counted.answers) for counted in model_figures(models)][2:] == [("b", 2), ("a", 2)]
 
 
 def test_answers_of_an_unregistered_model_are_not_counted(models):
