@@ -20,7 +20,7 @@ WORKDIR /app
 
 # Before the code: a change of the code installs nothing again.
 COPY requirements.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore -r requirements.txt
 
 # Numbers of its own, so that files in the volumes have the same owner whatever the base image is.
 RUN groupadd --gid 10001 recommender \
