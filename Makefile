@@ -11,7 +11,7 @@ ONE_SET := $(filter playlists playlists_large listening ml-1m ml-100k,$(DATA))
 # Two OpenMP threads that wait for each other by spinning run every trainer about ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint format install install-dev clean bench-main bench-results bench-queue bench-quality
+.PHONY: demo test lint format audit install install-dev clean bench-main bench-results bench-queue bench-quality
 
 demo: $(VENV)/.requirements
 	$(BIN)/python cli.py demo
@@ -28,6 +28,11 @@ lint: $(VENV)/.requirements-dev
 format: $(VENV)/.requirements-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Advisories for every package that the service runs on, resolved anew from requirements.txt; asks PyPI.  Without --strict a package
+# that could not be looked up would count as one without advisories.
+audit: $(VENV)/.requirements-dev
+	$(BIN)/pip-audit --strict --progress-spinner off -r requirements.txt
 
 install: $(VENV)/.requirements
 install-dev: $(VENV)/.requirements-dev

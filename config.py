@@ -34,6 +34,7 @@ from errors import ConfigError
 PROJECT_ROOT = Path(__file__).resolve().parent
 DEFAULT_CONFIG_FILE = "bert4musicrec.toml"
 ENVIRONMENT_PREFIX = "BERT4MUSICREC_"
+API_KEY_VARIABLE = f"{ENVIRONMENT_PREFIX}API_KEY"  # no setting: what a client of the service, as `health.py`, sends
 
 # The special numbers of every vocabulary (songs, albums, artists).  Real ids start at FIRST_NUMBER.
 PAD = 0  # fills a row up to the length of the batch
@@ -413,7 +414,7 @@ def load_config(
     if url is not None:
         values["database"]["url"] = url
     for variable, text in environ.items():
-        if variable.startswith(ENVIRONMENT_PREFIX):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable != API_KEY_VARIABLE:
             name = _known_name(variable.removeprefix(ENVIRONMENT_PREFIX), f"environment variable {variable}")
             values[FIELDS[name][0]][name] = text
     for name, value in (overrides or {}).items():

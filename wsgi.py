@@ -1,0 +1,100 @@
+"""The service for WSGI servers other than waitress: ``gunicorn 'wsgi:application()'``.
+
+`application` makes everything that one process needs, from the environment and `bert4musicrec.toml` alone, and nothing happens at
+import.  Its `extensions["bert4musicrec.process"]` is a `Process`: `begin_to_stop` when the process is told to stop, and `close`
+before it ends, else the worker's thread keeps it alive.  `gunicorn.conf.py` does so; another server needs the same.
+"""
+
+import argparse
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from flask import Flask
+
+from config import Config
+from errors import BERT4MusicRecError
+from flask_app import create_app, service_of
+from jobs.process import log_to_stderr
+from jobs.worker import Worker
+from serving.choice import serving_config
+from serving.recommender import Recommender
+from storage.connections import connect, database_url
+from storage.migrate import migrate
+
+EXTENSION = "bert4musicrec.process"
+# A worker of gunicorn that ends so has its master stop with one line instead of trying again and again.
+CANNOT_START = 3
+
+
+class Process:
+    """What one process holds for its application."""
+
+    def __init__(self, app: Flask, resources: ExitStack) -> None:
+        self._app = app
+        self._resources = resources
+
+    def begin_to_stop(self) -> None:
+        """Let requests that wait for their songs return without them, and the worker finish its batch; made for signals."""
+        stopping = service_of(self._app).stopping
+        if not stopping.is_set():  # a second signal must not wait for the lock that the first one holds
+            stopping.set()
+
+    def close(self) -> None:
+        """Stop the worker and close the connections; returns when both are over.  Again, it does nothing."""
+        self.begin_to_stop()
+        self._resources.close()
+
+
+def application() -> Flask:
+    """The service with its model, database and, unless the setting `worker` says no, one thread on the request table.
+
+    Ends the process, with one line on standard error, where settings or model keep it from starting.
+    """
+    log_to_stderr()
+    try:
+        return opened(serving_config(argparse.Namespace(config=None, demo=False)))
+    except BERT4MusicRecError as exc:
+        print(f"error: {' '.join(str(exc).split())}", file=sys.stderr, flush=True)
+        raise SystemExit(CANNOT_START) from exc
+
+
+def opened(config: Config) -> Flask:
+    """An application that holds its resources until its `Process` is closed.  Raises the family of errors.py."""
+    torch.set_num_threads(config.service.torch_threads)
+    with ExitStack() as resources:
+        recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
+        url = resources.enter_context(database_url(config.database))
+        if config.database.is_embedded:
+            with connect(url) as connection:  # our own server, so nobody else would bring its schema up to date
+                migrate(connection)
+        app = create_app(config, recommender=recommender, database_url=url)
+        resources.callback(service_of(app).close)
+        if config.service.worker:
+            resources.enter_context(_working(app, url))
+        app.extensions[EXTENSION] = Process(app, resources.pop_all())
+    return app
+
+
+@contextmanager
+def _working(app: Flask, url: str) -> Iterator[None]:
+    """One worker on the request table in a thread of this process."""
+    service = service_of(app)
+    worker = Worker(
+        url,
+        recommender=lambda: service.live.recommender,
+        config=service.config.service,
+        queries_folder=service.config.database.queries_folder,
+        connect_timeout_seconds=service.config.database.connect_timeout_seconds,
+    )
+    service.worker = worker
+    service.worker_thread = threading.Thread(target=worker.run, args=[service.stopping], name="worker")
+    service.worker_thread.start()
+    try:
+        yield
+    finally:
+        service.stopping.set()
+        worker.nudge()
+        service.worker_thread.join()
