@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+import memory
 from config import MASK, PAD, UNKNOWN
 from memory import (
     SHARPNESS_OF_LOG,
@@ -79,13 +80,21 @@ def approximately(signals):
 # --- added_up
 
 
-def test_amounts_of_one_key_are_added_up_row_by_row():
+def test_amounts_of_one_key_are_added_up_row_by_row(monkeypatch):
     keys = torch.tensor([[7, 5, 7, 0], [5, 5, 5, 5], [9, 8, 7, 6]])
     amounts = torch.tensor([[[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]], [[0.0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]])
-    distinct, sums = added_up(keys, amounts)
-    assert distinct.tolist() == [[0, 5, 7, 0], [5, 0, 0, 0], [6, 7, 8, 9]]
-    assert sums[0].tolist() == [[4, 2, 4, 0], [10, 0, 0, 0], [4, 3, 2, 1]]
-    assert sums[1].tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    first, second = {7: 4.0, 5: 2.0, 0: 4.0}, {9: 1.0, 8: 2.0, 7: 3.0, 6: 4.0}
+    for largest_table in (0, 100):  # by order and by a table
+        monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
+        distinct, sums = added_up(keys, amounts, 10)
+        of_first, of_second = (
+            [{key: value for key, value in zip(*row, strict=True) if key or value} for row in zip(distinct.tolist(), part, strict=True)]
+            for part in sums.tolist()
+        )
+        assert of_first == [first, {5: 10.0}, second]
+        assert of_second == [{5: 1.0, 7: 0.0}, {5: 1.0}, dict.fromkeys(second, 0.0)]
+        assert [sorted(set(row) - {0}) for row in distinct.tolist()] == [[5, 7], [5], [6, 7, 8, 9]]
+        assert [len([key for key in row if key]) for row in distinct.tolist()] == [2, 1, 4]  # each once
 
 
 # --- what is found in tables
