@@ -28,7 +28,7 @@ from config import FIRST_NUMBER, PAD
 SHARPNESS_OF_LOG = 30.0
 # How much relations count at first beside "after" and "next": with little data training does not get far from it.
 INITIAL_STRENGTH = {"before": 0.5, "near": 0.3, "artist": 0.1, "album": 0.2, "same": 0.1, "track": 0.5}
-# Entries that a table of places may have for `added_up`: 32 MB, which an allocator hands out again without clearing them.
+# Entries that a table of places may have for `added_up`: 16 MB, which an allocator hands out again without clearing them.
 LARGEST_TABLE = 2**22
 # Tables whose first dimension is the edition.
 EDITED = frozenset({"song_plays", "songs", "counts", "totals"})
@@ -252,7 +252,7 @@ class NearestLists(Source):
         weight = self.fading[: context.shape[1]].exp() * self.rarity[context] * (context >= FIRST_NUMBER)  # (M, W)
         found, (common,) = added_up(pieces.flatten(1), weight[..., None].expand(pieces.shape).flatten(1)[None], len(self.pieces))
         similarity = torch.where(found > 0, common / self.size[found].sqrt(), 0.0)
-        # Of equally similar pieces the newest, whatever stands beside them: the bits of a float that is not negative rise with it.
+        # Of equally similar pieces the newest, whatever the batch: the bits of a float that is not negative rise with it.
         rank = (similarity.detach().view(torch.int32).long() << 32) + found
         best = rank.topk(min(self.neighbours, rank.shape[1]), dim=1).indices
         return found.gather(1, best), similarity.gather(1, best)
@@ -327,10 +327,10 @@ def _slots_by_table(keys: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
     A table has an entry for every key there could be, of which only those are read that were written: ten times faster than
     sorting, for a few rows.
     """
-    place = torch.arange(keys.shape[1], device=keys.device).expand(keys.shape)
-    table = torch.empty(len(keys), n_keys, dtype=torch.int64, device=keys.device)
+    place = torch.arange(keys.shape[1], dtype=torch.int32, device=keys.device).expand(keys.shape)
+    table = torch.empty(len(keys), n_keys, dtype=torch.int32, device=keys.device)
     slot = table.scatter_(1, keys, place).gather(1, keys)
-    return torch.where(slot == place, keys, PAD), slot
+    return keys * (slot == place), slot.long()
 
 
 def _slots_by_order(keys: Tensor) -> tuple[Tensor, Tensor]:
