@@ -33,6 +33,8 @@ INITIAL_STRENGTH = {"before": 0.5, "near": 0.3, "artist": 0.1, "album": 0.2, "sa
 ITSELF = "same"
 # New songs that an artist (or album) may have beyond the width of the table, when a memory grows by them.
 ROOM_FOR_NEW = 16
+# Entries that a table of places may have for `added_up`: 16 MB, which an allocator hands out again without clearing them.
+LARGEST_TABLE = 2**22
 # Tables whose first dimension is the edition.
 EDITED = frozenset({"song_plays", "songs", "counts", "totals"})
 
@@ -84,17 +86,21 @@ class LookedUp(NamedTuple):
     bonus: Tensor  # (M, C)
 
 
-class Place(NamedTuple):
+class Place:
     """M places to predict in rows of songs."""
 
-    songs: Tensor  # (B, L) int64
-    row: Tensor  # (M,)
-    column: Tensor  # (M,)
+    def __init__(self, songs: Tensor, row: Tensor, column: Tensor):
+        """`songs` (B, L) int64, and the row and column (M,) of each place."""
+        self.row = row
+        back = column[:, None] - torch.arange(1, max(2, songs.shape[1]), device=songs.device)
+        self._before = torch.where(back >= 0, songs[row[:, None], back.clamp(min=0)], PAD)  # (M, L - 1)
 
     def context(self, reach: int) -> Tensor:
-        """The songs one, two, ... `reach` places before each place, PAD beyond the row: (M, W)."""
-        back = self.column[:, None] - torch.arange(1, reach + 1, device=self.songs.device)
-        return torch.where(back >= 0, self.songs[self.row[:, None], back.clamp(min=0)], PAD)
+        """The songs one, two, ... `reach` places before each place, PAD beyond the row: (M, W).
+
+        W is less than `reach` where no row is so long.
+        """
+        return self._before[:, :reach]
 
 
 class Source(nn.Module):
@@ -147,8 +153,8 @@ class CountedRelation(Source):
         keys = self._keys(place.context(self.reach))  # (M, W)
         neighbours, counts, totals, plays = self._look_up(keys, origin, song_plays)
         amounts = torch.stack([counts / (totals + 1), counts / ((totals + 1) * (plays + 1)).sqrt(), counts])  # (3, M, W, K)
-        faded = amounts * self.fading.clamp(min=0)[:, None, :, None]
-        songs, (share, cosine, count) = added_up(neighbours.flatten(1), faded.flatten(2))
+        faded = amounts * self.fading[:, None, : keys.shape[1], None].clamp(min=0)
+        songs, (share, cosine, count) = added_up(neighbours.flatten(1), faded.flatten(2), song_plays.shape[1])
         logs = [(SHARPNESS_OF_LOG * share).log1p(), (SHARPNESS_OF_LOG * cosine).log1p(), count.log1p()]
         return Evidence(songs, torch.stack([share, cosine, *logs, _beside_best(share)]))
 
@@ -159,7 +165,10 @@ class CountedRelation(Source):
 
     def _look_up(self, keys: Tensor, origin: Origin | None, song_plays: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Neighbours and, for each, its count, the lists with the key and those with the neighbour: (M, W, K) each."""
-        edition = torch.zeros_like(keys[:, 0]) if origin is None else origin.editions
+        if origin is None:
+            neighbours, counts, totals = (_rows(table[0], keys) for table in (self.songs, self.counts, self.totals))
+            return neighbours.long(), counts, totals[..., None], _rows(song_plays[0], neighbours)
+        edition = origin.editions
         of_table = edition.clamp(max=len(self.songs) - 1)[:, None]  # what holds by itself has one edition
         neighbours = self.songs[of_table, keys].long()
         totals = self.totals[of_table, keys][..., None]
@@ -236,18 +245,17 @@ class HeardBefore(Source):
 
     def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
         """How well the songs before match, its logarithm, and the match beside the best one."""
-        past = place.context(self.reach + self.BEFORE)  # (M, reach + BEFORE), the newest first
-        heard = past[:, : self.reach]
-        match = torch.zeros(heard.shape, device=heard.device)
-        for last in range(self.LAST):
-            wanted = past[:, last : last + 1]
-            for before in range(self.BEFORE):
-                stands = past[:, before + 1 : before + 1 + self.reach] == wanted
-                match = match + self.kernel[last, before].clamp(min=0) * (stands & (wanted >= FIRST_NUMBER))
-        distance = torch.arange(1, self.reach + 1, device=heard.device)
+        past = F.pad(place.context(self.reach + self.BEFORE), (0, self.BEFORE), value=PAD)  # (M, W + BEFORE), the newest first
+        W = min(self.reach, past.shape[1] - self.BEFORE)
+        heard = past[:, :W]
+        before = past[:, 1 : W + self.BEFORE].unfold(1, W, 1)  # (M, BEFORE, W): the songs one, two, ... places before each
+        last = past[:, : self.LAST, None, None]  # (M, LAST, 1, 1)
+        stands = (before[:, None] == last) & (last >= FIRST_NUMBER)  # (M, LAST, BEFORE, W)
+        match = self.kernel.clamp(min=0).flatten() @ stands.flatten(1, 2).float()  # (M, W)
+        distance = torch.arange(1, W + 1, device=heard.device)
         match = match * self.fading[distance.log2().long()].exp()
         is_song = heard >= FIRST_NUMBER
-        songs, (total,) = added_up(torch.where(is_song, heard, PAD), (match * is_song)[None])
+        songs, (total,) = added_up(torch.where(is_song, heard, PAD), (match * is_song)[None], song_plays.shape[1])
         return Evidence(songs, torch.stack([total, total.log1p(), _beside_best(total)]))
 
 
@@ -282,26 +290,28 @@ class NearestLists(Source):
         """The two votes and their logarithms."""
         context = place.context(self.reach)  # (M, W)
         nearest, similarity = self._nearest(context, origin)  # (M, N) each
-        songs = self.pieces[nearest].long()  # (M, N, songs of a piece)
+        songs = _rows(self.pieces, nearest).long()  # (M, N, songs of a piece)
         at = self._offsets(songs, context[:, 0])
         is_like, log_similarity = similarity > 0, similarity.clamp(min=1e-6).log()
         votes = []
         for sharpness, offset in zip(self.sharpness, self.offset, strict=True):
             weight = torch.softmax((sharpness * log_similarity).masked_fill(~is_like, -1e4), dim=1) * is_like  # (M, N)
             votes.append(weight[..., None] * offset.exp()[at] * (songs != PAD))
-        found, added = added_up(songs.flatten(1), torch.stack(votes).flatten(2))
+        found, added = added_up(songs.flatten(1), torch.stack(votes).flatten(2), song_plays.shape[1])
         return Evidence(found, torch.cat([added, (SHARPNESS_OF_LOG * added).log1p()]))
 
     def _nearest(self, context: Tensor, origin: Origin | None) -> tuple[Tensor, Tensor]:
         """The most similar pieces (M, N) and their similarity, 0 for none; the row's own list is no neighbour."""
-        pieces = self.pieces_of_song[context].long()  # (M, W, any)
+        pieces = _rows(self.pieces_of_song, context).long()  # (M, W, any)
         if origin is not None:
             pieces = pieces.masked_fill(self.list_of_piece[pieces] == origin.lists[:, None, None], 0)
-        weight = self.fading.exp() * self.rarity[context] * (context >= FIRST_NUMBER)  # (M, W)
-        found, (common,) = added_up(pieces.flatten(1), weight[..., None].expand(pieces.shape).flatten(1)[None])
+        weight = self.fading[: context.shape[1]].exp() * self.rarity[context] * (context >= FIRST_NUMBER)  # (M, W)
+        found, (common,) = added_up(pieces.flatten(1), weight[..., None].expand(pieces.shape).flatten(1)[None], len(self.pieces))
         similarity = torch.where(found > 0, common / self.size[found].sqrt(), 0.0)
-        best = similarity.topk(min(self.neighbours, similarity.shape[1]), dim=1)
-        return found.gather(1, best.indices), best.values
+        # Of equally similar pieces the newest, whatever the batch: the bits of a float that is not negative rise with it.
+        rank = (similarity.detach().view(torch.int32).long() << 32) + found
+        best = rank.topk(min(self.neighbours, rank.shape[1]), dim=1).indices
+        return found.gather(1, best), similarity.gather(1, best)
 
     def _offsets(self, songs: Tensor, last: Tensor) -> Tensor:
         """How far each song of a piece stands from the context's last song in it, as a column of `offset`: (M, N, any)."""
@@ -400,20 +410,45 @@ def twin(module: Module) -> Module:
     return other
 
 
-def added_up(keys: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
-    """Add up what belongs to the same key: `keys` (M, C), `amounts` (A, M, C) to distinct keys (M, U), 0-padded, and (A, M, U).
+def added_up(keys: Tensor, amounts: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
+    """Add up what belongs to the same key: `keys` (M, C) below `n_keys`, `amounts` (A, M, C) to (M, U) and (A, M, U).
 
-    >>> added_up(torch.tensor([[7, 5, 7]]), torch.tensor([[[1.0, 2.0, 3.0]]]))
-    (tensor([[5, 7]]), tensor([[[2., 4.]]]))
+    Each key of a row comes once in U; what is left over is 0 in both.
+
+    >>> added_up(torch.tensor([[7, 5, 7]]), torch.tensor([[[1.0, 2.0, 3.0]]]), 8)
+    (tensor([[0, 5, 7]]), tensor([[[0., 2., 4.]]]))
     """
+    distinct, slot = _slots_by_table(keys, n_keys) if len(keys) * n_keys <= LARGEST_TABLE else _slots_by_order(keys)
+    sums = torch.zeros(*amounts.shape[:2], distinct.shape[1], dtype=amounts.dtype, device=keys.device)
+    return distinct, sums.scatter_add(2, slot.expand(amounts.shape), amounts)
+
+
+def _slots_by_table(keys: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
+    """Distinct keys (M, C) with gaps, and the slot of each key in them: any place of a key stands for all of them.
+
+    A table has an entry for every key there could be, of which only those are read that were written: ten times faster than
+    sorting, for a few rows.
+    """
+    place = torch.arange(keys.shape[1], dtype=torch.int32, device=keys.device).expand(keys.shape)
+    table = torch.empty(len(keys), n_keys, dtype=torch.int32, device=keys.device)
+    slot = table.scatter_(1, keys, place).gather(1, keys)
+    return keys * (slot == place), slot.long()
+
+
+def _slots_by_order(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct keys (M, U) in rising order, and the slot of each key (M, C) in them: for the many rows of training."""
     ordered, order = keys.int().sort(dim=1)  # int32 sorts faster
     is_new = F.pad((ordered[:, 1:] != ordered[:, :-1]).long(), (1, 0))
     slot_in_order = is_new.cumsum(1)
     slot = torch.empty_like(slot_in_order).scatter_(1, order, slot_in_order)
     U = int(slot_in_order[:, -1].max()) + 1
     distinct = torch.zeros(len(keys), U, dtype=torch.int64, device=keys.device).scatter_(1, slot_in_order, ordered.long())
-    sums = torch.zeros(len(amounts), len(keys), U, dtype=amounts.dtype, device=keys.device)
-    return distinct, sums.scatter_add(2, slot.expand(amounts.shape), amounts)
+    return distinct, slot
+
+
+def _rows(table: Tensor, numbers: Tensor) -> Tensor:
+    """`table[numbers]`, copied row by row: (...) numbers of a table (rows, ...) that is not trained; three times faster."""
+    return table.index_select(0, numbers.flatten()).view(*numbers.shape, *table.shape[1:])
 
 
 def _beside_best(amounts: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
 """Micro-batches across threads without a timer.
 
-Whoever is free takes what is waiting, scores it as one batch and hands each thread its answer.  Nobody waits for company: a lone
-request is scored at once, and under load the batch is whatever came in while the last one was scored.  That beats a window of
-2 ms up to 16 connections.
+One thread at a time leads: it takes what is waiting, scores it as one batch, wakes each thread with its answer, and passes the
+lead to whoever has waited longest.  Nobody waits for company: a lone request is scored at once, and under load the batch is
+whatever came in while the last one was scored.  That beats a window of 2 ms up to 16 connections.
+
+Threads that stood at one lock instead, as they did at first, came for their answers one by one while others had begun to score:
+batches of 2.6 queries at 16 threads in place of 8.5, and 710 answers a second in place of 1,250.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -21,6 +25,7 @@ class _Ticket(Generic[Query, Answer]):
     def __init__(self, query: Query) -> None:
         self.query = query
         self.answers: list[Answer] = []  # empty until answered, then one
+        self.called = threading.Event()  # set when it is answered, and when its thread is to lead
 
 
 class MicroBatcher(Generic[Query, Answer]):
@@ -34,33 +39,62 @@ class MicroBatcher(Generic[Query, Answer]):
     ) -> None:
         self._answer_batch = answer_batch
         self._largest_batch = largest_batch
-        self._scoring = threading.Lock()  # held by the thread that scores; the others wait here for it to finish
-        self._guard = threading.Lock()  # protects the line
-        self._line: list[_Ticket[Query, Answer]] = []
+        self._guard = threading.Lock()  # protects what follows
+        self._is_led = False  # whether a thread scores or is called to; where none is, nobody waits
+        self._line: deque[_Ticket[Query, Answer]] = deque()
+        self._failed: deque[_Ticket[Query, Answer]] = deque()  # of batches that failed in another thread's hands
 
     def submit(self, query: Query) -> Answer:
         """The answer to one query, from whichever thread scores it; raises what `answer_batch` raises."""
         ticket: _Ticket[Query, Answer] = _Ticket(query)
         with self._guard:
-            self._line.append(ticket)
-        with self._scoring:
-            if not ticket.answers:
-                self._score(self._take(ticket))
+            leads, self._is_led = not self._is_led, True
+            if not leads:
+                self._line.append(ticket)
+        if not leads:
+            self._wait(ticket)
+        if not ticket.answers:
+            self._lead(ticket)
         return ticket.answers[0]
 
-    def _take(self, own: _Ticket[Query, Answer]) -> list[_Ticket[Query, Answer]]:
-        """The thread's own ticket and the oldest others, out of the line.
+    def _wait(self, ticket: _Ticket[Query, Answer]) -> None:
+        """Until the ticket is answered or its thread is to lead; a thread that is interrupted leaves the line."""
+        try:
+            ticket.called.wait()
+        except BaseException:
+            with self._guard:
+                was_called = ticket.called.is_set()
+                for waiting in (self._line, self._failed):
+                    if ticket in waiting:
+                        waiting.remove(ticket)
+            if was_called and not ticket.answers:
+                self._pass_the_lead()
+            raise
 
-        A ticket whose batch failed in another thread's hands is in no line any more: its owner finds it unanswered and scores it
-        again here, so that a failure is told to the thread that met it and to nobody else.
+    def _lead(self, own: _Ticket[Query, Answer]) -> None:
+        """Score the thread's own ticket and the oldest others of the line.
+
+        When that fails, each of the others leads in turn and is scored without the rest, so that a failure is told to the thread
+        that met it and to nobody else.
         """
-        with self._guard:
-            others = [ticket for ticket in self._line if ticket is not own][: self._largest_batch - 1]
-            taken = [own, *others]
-            self._line = [ticket for ticket in self._line if ticket not in taken]
-        return taken
+        others: list[_Ticket[Query, Answer]] = []
+        try:
+            with self._guard:
+                others += [self._line.popleft() for _ in range(min(len(self._line), self._largest_batch - 1))]
+            answers = self._answer_batch([own.query, *(ticket.query for ticket in others)])
+            for ticket, answer in zip([own, *others], answers, strict=True):
+                ticket.answers.append(answer)
+        finally:
+            for ticket in others:
+                if ticket.answers:
+                    ticket.called.set()
+            with self._guard:
+                self._failed += [ticket for ticket in others if not ticket.answers]
+            self._pass_the_lead()
 
-    def _score(self, tickets: list[_Ticket[Query, Answer]]) -> None:
-        answers = self._answer_batch([ticket.query for ticket in tickets])
-        for ticket, answer in zip(tickets, answers, strict=True):
-            ticket.answers.append(answer)
+    def _pass_the_lead(self) -> None:
+        with self._guard:
+            waiting = self._failed or self._line
+            self._is_led = bool(waiting)
+            if waiting:
+                waiting.popleft().called.set()

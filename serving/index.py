@@ -288,12 +288,13 @@ class ScoringIndex:
     def _top(self, wanted: "Wanted", tries: Sequence[Bounds]) -> list[Ranked]:
         bounds = self._bounds(wanted, tries[0])  # (B, blocks, BLOCK)
         best = bounds.amax(dim=2)  # (B, blocks)
-        floors = self._floors(wanted, bounds, best)  # (B,)
+        of_looked_up = _bounds_of(wanted.contexts.looked_up, bounds)
+        floors = self._floors(wanted, bounds, best, of_looked_up)  # (B,)
         candidates = _reaching(bounds, best, floors)
         crowded = torch.bincount(candidates.rows, minlength=len(floors)) > MOST_CANDIDATES + 8 * wanted.most(len(self))  # (B,)
         if len(tries) > 1 and crowded.any():
             candidates = Pairs(*(column[~crowded[candidates.rows]] for column in candidates))
-        ranked = _ranked(candidates, self._scores(wanted.contexts, bounds, floors, candidates), wanted.counts)
+        ranked = _ranked(candidates, self._scores(wanted.contexts, of_looked_up, floors, candidates), wanted.counts)
         for row in crowded.nonzero()[:, 0].tolist() if len(tries) > 1 else ():
             ranked[row : row + 1] = self._top(wanted.part(slice(row, row + 1)), tries[1:])
         return ranked
@@ -317,7 +318,7 @@ class ScoringIndex:
                 row.masked_fill_(torch.from_numpy(~mask), -torch.inf)
         return padded.view(B, -1, BLOCK)
 
-    def _floors(self, wanted: "Wanted", bounds: Tensor, best: Tensor) -> Tensor:
+    def _floors(self, wanted: "Wanted", bounds: Tensor, best: Tensor, of_looked_up: Tensor | None) -> Tensor:
         """A score that at least `counts[b]` songs of each context reach, (B,); minus infinity where there are fewer songs."""
         B, blocks = best.shape
         most = wanted.most(len(self))  # (B,)
@@ -331,23 +332,22 @@ class ScoringIndex:
         bound = bounds.view(B, -1)[rows, songs[rows, places]]
         lowest = torch.full((B,), torch.inf).scatter_reduce_(0, rows, bound, "amin")
         rows, places = rows[bound > -torch.inf], places[bound > -torch.inf]
-        exact = self._scores(wanted.contexts, bounds, lowest, Pairs(rows, songs[rows, places]))
+        exact = self._scores(wanted.contexts, of_looked_up, lowest, Pairs(rows, songs[rows, places]))
         floors = torch.full((B,), torch.inf).scatter_reduce_(0, rows, exact, "amin")
         return torch.where(lowest > -torch.inf, floors, -torch.inf)
 
-    def _scores(self, contexts: Contexts, bounds: Tensor, floors: Tensor, pairs: Pairs) -> Tensor:
+    def _scores(self, contexts: Contexts, of_looked_up: Tensor | None, floors: Tensor, pairs: Pairs) -> Tensor:
         """The scores of pairs whose bounds reach the floor of their context, (P,) float32."""
         queries = contexts.queries.double()
         parts = zip(*(torch.split(column, EXACT_AT_ONCE) for column in pairs), strict=True)
         products = [(self._songs.embeddings[songs].double() * queries[rows]).sum(dim=1) for rows, songs in parts]
         scores = torch.cat(products) + self._songs.bias[pairs.songs]
-        if contexts.looked_up is not None and len(scores):
-            scores += self._exact_bonuses(contexts.looked_up, bounds, floors, pairs)
+        if contexts.looked_up is not None and of_looked_up is not None and len(scores):
+            scores += self._exact_bonuses(contexts.looked_up, of_looked_up >= floors[:, None], pairs)
         return scores.float()
 
-    def _exact_bonuses(self, looked_up: LookedUp, bounds: Tensor, floors: Tensor, pairs: Pairs) -> Tensor:
-        """What was looked up for pairs, (P,) float64.  Only songs whose bounds reach the floor are compared with them."""
-        near = bounds.view(len(bounds), -1).gather(1, looked_up.songs) >= floors[:, None]  # (B, C)
+    def _exact_bonuses(self, looked_up: LookedUp, near: Tensor, pairs: Pairs) -> Tensor:
+        """What was looked up for pairs, (P,) float64.  Only songs looked up that are `near` (B, C) are compared with them."""
         rows, columns = torch.nonzero(near, as_tuple=True)
         keys, order = pairs.keys(len(self)).sort()
         sought = Pairs(rows, looked_up.songs[rows, columns]).keys(len(self))
@@ -373,6 +373,11 @@ class Wanted:
     def most(self, V: int) -> Tensor:
         """The number of songs that each context asks for, no more than there are: (B,)."""
         return torch.tensor(self.counts).clamp(max=V)
+
+
+def _bounds_of(looked_up: LookedUp | None, bounds: Tensor) -> Tensor | None:
+    """The bounds of the songs looked up, (B, C)."""
+    return None if looked_up is None else bounds.view(len(bounds), -1).gather(1, looked_up.songs)
 
 
 def _reaching(bounds: Tensor, best: Tensor, floors: Tensor) -> Pairs:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+import memory
 from config import MASK, PAD, UNKNOWN
 from memory import (
     SHARPNESS_OF_LOG,
@@ -79,13 +80,24 @@ def approximately(signals):
 # --- added_up
 
 
-def test_amounts_of_one_key_are_added_up_row_by_row():
+def test_amounts_of_one_key_are_added_up_row_by_row(monkeypatch):
     keys = torch.tensor([[7, 5, 7, 0], [5, 5, 5, 5], [9, 8, 7, 6]])
     amounts = torch.tensor([[[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]], [[0.0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]])
-    distinct, sums = added_up(keys, amounts)
-    assert distinct.tolist() == [[0, 5, 7, 0], [5, 0, 0, 0], [6, 7, 8, 9]]
-    assert sums[0].tolist() == [[4, 2, 4, 0], [10, 0, 0, 0], [4, 3, 2, 1]]
-    assert sums[1].tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    first, second = {7: 4.0, 5: 2.0, 0: 4.0}, {9: 1.0, 8: 2.0, 7: 3.0, 6: 4.0}
+    for largest_table in (0, 100):  # by order and by a table
+        monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
+        distinct, sums = added_up(keys, amounts, 10)
+        of_first, of_second = (
+            [
+                {key: value for key, value in zip(*row, strict=True) if key or value}
+                for row in zip(distinct.tolist(), part, strict=True)
+            ]
+            for part in sums.tolist()
+        )
+        assert of_first == [first, {5: 10.0}, second]
+        assert of_second == [{5: 1.0, 7: 0.0}, {5: 1.0}, dict.fromkeys(second, 0.0)]
+        assert [sorted(set(row) - {0}) for row in distinct.tolist()] == [[5, 7], [5], [6, 7, 8, 9]]
+        assert [len([key for key in row if key]) for row in distinct.tolist()] == [2, 1, 4]  # each once
 
 
 # --- what is found in tables
@@ -279,7 +291,42 @@ def test_a_context_of_unknown_songs_is_like_no_list():
     assert found_by(NearestLists(small_index(), 3, 4), *rows) == [{}, {}, {}]
 
 
+def test_of_equally_similar_lists_the_newest_vote_whoever_is_in_the_batch(monkeypatch):
+    """All eight pieces are 4, 5 and a song of their own; pieces 1 and 2 are the oldest."""
+    pieces = torch.tensor([[0, 0, 0], *([4, 5, song] for song in (3, 6, 7, 8, 9, 10, 11, 3))], dtype=torch.int32)
+    index = ListIndex(
+        pieces=pieces,
+        list_of_piece=torch.arange(-1, 8),
+        pieces_of_song=table({4: [5, 8, 2, 1, 7, 6, 4, 3], 5: [1, 2, 3, 4, 5, 6, 7, 8]}, width=8, dtype=torch.int32),
+        rarity=table({4: [1.0], 5: [0.5]}, width=1)[:, 0],
+    )
+    for largest_table in (0, 10**6):
+        monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
+        for rows in ([[4, 5, MASK]], [[4, 5, MASK], [PAD, 4, MASK], [5, 4, MASK]]):
+            for found in found_by(NearestLists(index, 3, 4), *rows):
+                assert set(found) == {4, 5, 10, 11, 3}
+
+
 # --- all together
+
+
+@pytest.mark.parametrize("source", [0, 1, 2])
+def test_a_batch_finds_what_its_rows_find_whether_sorted_or_not(source, monkeypatch):
+    """Rows of 1 to 9 songs; a single one is read no further than it goes."""
+    generator = torch.Generator().manual_seed(source)
+    songs = {song: torch.randint(3, V, (2,), generator=generator).tolist() for song in range(3, V)}
+    relation = (songs, {song: [song, 2] for song in songs}, {song: 9 + song for song in songs})
+    made = [relation_of(relation, reach=5), HeardBefore(7), NearestLists(small_index(), 2, 6)][source]
+    made.fading.data += torch.rand(made.fading.shape, generator=generator)
+    rows = [torch.randint(3, V, (length,), generator=generator).tolist() for length in range(1, 10)]
+    plays = torch.arange(float(V))[None]
+    monkeypatch.setattr(memory, "LARGEST_TABLE", 0)
+    singly = [found_by(made, [*row, MASK], song_plays=plays)[0] for row in rows]
+    for largest_table in (0, 10**6):
+        monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
+        together = found_by(made, *([PAD] * (9 - len(row)) + [*row, MASK] for row in rows), song_plays=plays)
+        assert together == [approximately(found) for found in singly]
+    assert any(singly)
 
 
 class Fixed(Source):

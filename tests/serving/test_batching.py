@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from serving import batching
 from serving.batching import MicroBatcher
 
 
@@ -65,3 +66,66 @@ def test_a_failing_batch_ends_with_an_answer_or_an_error_for_everyone():
     answered = [future.result() for future in others if future.exception() is None]
     assert len(answered) >= len(others) - 1  # at most the thread whose batch met the poison failed with it
     assert set(answered) <= {2, 4, 6}
+
+
+def test_who_is_answered_goes_on_while_the_next_batch_is_scored():
+    """Of 0; 1 and 2; 3 and 4, the last batch does not end before the threads of 1 and 2 have their answers."""
+    answered, last_began = threading.Event(), threading.Event()
+
+    class SlowLastBatch(SlowFirstBatch):
+        def __call__(self, queries):
+            if len(self.batches) == 2:
+                last_began.set()
+                assert answered.wait(30)
+            return super().__call__(queries)
+
+    answer = SlowLastBatch()
+    batcher = MicroBatcher(answer, largest_batch=2)
+    with ThreadPoolExecutor(5) as threads:
+        futures = [threads.submit(batcher.submit, 0)]
+        assert answer.began.wait(30)
+        for number in (1, 2, 3, 4):
+            futures.append(threads.submit(batcher.submit, number))
+            while len(batcher._line) < number:
+                threading.Event().wait(0.001)
+        answer.go.set()
+        assert last_began.wait(30)
+        assert [future.result(timeout=30) for future in futures[:3]] == [0, 2, 4]
+        answered.set()
+        assert [future.result() for future in futures[3:]] == [6, 8]
+    assert answer.batches == [[0], [1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("is_called", [False, True])
+def test_a_thread_that_is_interrupted_holds_nobody_up(is_called, monkeypatch):
+    """Query 1 is interrupted while it waits, or at the moment at which it is to lead."""
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            assert not is_called or super().wait(30)
+            raise KeyboardInterrupt
+
+    class Ticket(batching._Ticket):
+        def __init__(self, query):
+            super().__init__(query)
+            if query == 1:
+                self.called = Interrupted()
+
+    monkeypatch.setattr(batching, "_Ticket", Ticket)
+    answer = SlowFirstBatch()
+    batcher = MicroBatcher(answer)
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(batcher.submit, 0)
+        assert answer.began.wait(30)
+        interrupted = threads.submit(batcher.submit, 1)
+        while not (len(batcher._line) == 1 if is_called else interrupted.done()):
+            threading.Event().wait(0.001)
+        second = threads.submit(batcher.submit, 2)
+        while len(batcher._line) < 1 + is_called:
+            threading.Event().wait(0.001)
+        answer.go.set()
+        assert [first.result(timeout=30), second.result(timeout=30)] == [0, 4]
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.result()
+    assert answer.batches == [[0], [2]]
+    assert batcher.submit(3) == 6
