@@ -30,6 +30,7 @@ from benchmarks.serve.processes import (
     Server,
     cpu_seconds,
     end,
+    end_on_sigterm,
     first_answer_seconds,
     machine_busy_seconds,
     naive,
@@ -40,7 +41,7 @@ from benchmarks.serve.processes import (
 )
 from benchmarks.serve.records import Records
 from benchmarks.serve.sameness import top10_identical
-from benchmarks.serve.swap import swapping
+from benchmarks.serve.swap import TRIGGERS, swapping
 from benchmarks.serve.world import CONNECTIONS, RECOMMEND, Plan, catalogue_database, plain_requests, run_of
 from config import PROJECT_ROOT
 from engine.checkpoint import CATALOGUE, WEIGHTS, find_checkpoint, read_description
@@ -65,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of all parties in turn, of which the medians count")
     parser.add_argument("--swaps", type=int, default=5, help="models that come into service under load")
+    parser.add_argument("--trigger", choices=sorted(TRIGGERS), default="newest", help="what makes the service swap")
     arguments = vars(parser.parse_args(argv))
+    end_on_sigterm()
     parts, plan = arguments.pop("only"), Plan(**arguments)
     figures: dict[str, Any] = dict.fromkeys(FIGURES) | {"songs": plan.songs}
     for part in PARTS:

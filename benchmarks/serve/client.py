@@ -32,7 +32,7 @@ IS_RIGHT, HAS_RETRY_AFTER = 1, 2  # flags: a wanted status with the wanted numbe
 FLUSH_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 0.25  # between two looks for answers that do not come
 REFUSED_SECONDS = 0.01  # a pause after a connection that was refused
-SAMPLES_KEPT = 5  # wrong answers that the last line repeats
+SAMPLES_KEPT = 5  # different wrong answers that the last line repeats
 SAMPLE_BYTES = 300
 READ_BYTES = 262_144
 
@@ -226,6 +226,12 @@ class Load:
         self._flush(at_once=True)
         return {"began": self._began, "wall_s": wall, "cpu_s": spent, "cpu_share": spent / wall, "samples": self.samples}
 
+    def close(self) -> None:
+        """Drop all connections."""
+        for lane in self._idle:
+            self._close(lane)
+        self._selector.close()
+
     def _dues(self) -> Iterator[float]:
         """When each request is due, on the clock; in a closed loop at once, until the end."""
         if self._plan.rate is not None:
@@ -311,7 +317,8 @@ class Load:
         took, flags = time.monotonic() - lane.due, flags_of(answer, lane.request)
         self._write(lane.request, lane.due, took, status_of(answer), flags)
         if not flags & IS_RIGHT:
-            self._sample(bytes(answer[-SAMPLE_BYTES:]).decode("utf-8", "replace"))
+            content = bytes(answer[answer.find(HEAD_END) + len(HEAD_END) :][:SAMPLE_BYTES]).decode("utf-8", "replace")
+            self._sample(f"{lane.request.path}: {status_of(answer)} {content}")
         lane.request, lane.buffer = None, bytearray()
         if is_closing(answer):
             self._close(lane)
@@ -338,7 +345,7 @@ class Load:
         self._noted += RECORD.pack(due, took, status, request.kind, flags)
 
     def _sample(self, text: str) -> None:
-        if len(self.samples) < SAMPLES_KEPT:
+        if len(self.samples) < SAMPLES_KEPT and text not in self.samples:
             self.samples.append(text)
 
     def _flush(self, *, at_once: bool = False) -> None:
@@ -357,6 +364,7 @@ def main(argv: Sequence[str]) -> int:
         load = Load(plan, records)
         signal.signal(signal.SIGTERM, load.stop)
         print(json.dumps(load.run()))
+        load.close()
     return 0
 
 

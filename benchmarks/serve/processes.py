@@ -5,6 +5,7 @@ Everything listens on loopback and ends with the block that started it.  What is
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -99,6 +100,11 @@ def end(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, through every block that ends what it started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def free_port() -> int:
     """A TCP port that nothing listens on at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -144,7 +150,7 @@ class RunningLoad:
 
     def so_far(self) -> Records:
         """What was answered up to about a second ago."""
-        return Records.read(self.file) if self.file.exists() else Records.read(Path(os.devnull))
+        return Records.read(self.file) if self.file.exists() else Records.of(b"")
 
     def finish(self) -> Loaded:
         """Wait for its end."""
@@ -214,6 +220,14 @@ def is_running(pid: int) -> bool:
         return _stat_of(Path(f"/proc/{pid}/stat"))[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent of a process; None for one that has ended."""
+    try:
+        return int(_stat_of(Path(f"/proc/{pid}/stat"))[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _stat_of(path: Path) -> list[str]:

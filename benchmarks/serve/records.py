@@ -19,7 +19,11 @@ class Records:
     @classmethod
     def read(cls, path: Path) -> "Records":
         """All whole records of a file, which may still be growing."""
-        content = path.read_bytes()
+        return cls.of(path.read_bytes())
+
+    @classmethod
+    def of(cls, content: bytes) -> "Records":
+        """All whole records of some bytes."""
         return cls(np.frombuffer(content[: len(content) - len(content) % RECORD_TYPE.itemsize], RECORD_TYPE))
 
     def __len__(self) -> int:

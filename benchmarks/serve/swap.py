@@ -1,11 +1,13 @@
 """Another model comes into service while requests come in: what fails, and how long the slowest answer takes."""
 
+import functools
+import itertools
 import os
 import shutil
 import sys
 import time
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ def swapping(plan: Plan) -> dict[str, Any]:
     runs = [run_of(plan.songs, seed) for seed in (0, 1)]
     models = FOLDER / "models"
     shutil.rmtree(models, ignore_errors=True)
-    activate(models, runs[0], 0)
+    put_newest(models, runs[0], 0)
     requests = plain_requests(plan.songs)
     with catalogue_database(plan.songs) as database, service("--model-folder", str(models), database=database) as server:
         first_answer_seconds(server, RECOMMEND, requests[0].body)
         rest(server.pid)
+        triggers = TRIGGERS[plan.trigger](server, models, runs)
         most = LoadPlan(port=server.port, requests=requests, connections=CONNECTIONS, seconds=1 + plan.seconds)
         found = run_load(most)
         rate = SHARE_OF_MOST * found.records.answers_per_second(found.began + 1, found.began + 1 + plan.seconds)
@@ -37,13 +40,31 @@ def swapping(plan: Plan) -> dict[str, Any]:
         steady = LoadPlan(port=server.port, requests=requests, connections=CONNECTIONS, seconds=longest, rate=rate)
         with loading(steady, "swap") as load:
             time.sleep(CALM_SECONDS)
-            windows = [swap_once(server, models, runs[number % 2], number) for number in range(1, plan.swaps + 1)]
+            windows = [swap_once(server, trigger) for trigger in itertools.islice(triggers, plan.swaps)]
             load.process.terminate()
             return verdict(load.finish(), windows, rate)
 
 
-def activate(models: Path, run: Path, number: int) -> None:
-    """Make a run the newest of the folder, which the service watches; this is all that triggers a swap.
+def by_newest_run(server: Server, models: Path, runs: Sequence[Path]) -> Iterator[Callable[[], object]]:
+    """Swaps that the service makes by itself, because a newer run is there."""
+    for number in itertools.count(1):
+        yield functools.partial(put_newest, models, runs[number % 2], number)
+
+
+def by_activation(server: Server, models: Path, runs: Sequence[Path]) -> Iterator[Callable[[], object]]:
+    """Swaps that somebody asks for: both models have answered before, then they are activated in turn."""
+    known = [model_in_service(server)]
+    swap_once(server, functools.partial(put_newest, models, runs[1], 1))
+    known.append(model_in_service(server))
+    for model_id in itertools.cycle(known):
+        yield functools.partial(server.post, f"/v1/models/{model_id}/activate")
+
+
+TRIGGERS = {"newest": by_newest_run, "activation": by_activation}
+
+
+def put_newest(models: Path, run: Path, number: int) -> None:
+    """Make a run the newest of the folder that the service watches.
 
     It appears whole, under a name that sorts after those before it; its files are links, so that nothing is copied.
     """
@@ -54,14 +75,14 @@ def activate(models: Path, run: Path, number: int) -> None:
     draft.rename(models / f"run-{number:03d}")
 
 
-def swap_once(server: Server, models: Path, run: Path, number: int) -> tuple[float, float]:
+def swap_once(server: Server, trigger: Callable[[], object]) -> tuple[float, float]:
     """Trigger a swap and wait until it is done: the window in which answers may suffer from it."""
     before = model_in_service(server)
     began = time.monotonic()
-    activate(models, run, number)
+    trigger()
     while model_in_service(server) in (before, None):
         if time.monotonic() > began + PATIENCE_SECONDS:
-            raise TimeoutError(f"the service still answers with {before}, {PATIENCE_SECONDS:g} s after a newer run was there")
+            raise TimeoutError(f"the service still answers with {before}, {PATIENCE_SECONDS:g} s after another was to come")
         time.sleep(LOOK_SECONDS)
     ended = time.monotonic() + AFTER_SECONDS
     time.sleep(AFTER_SECONDS + CALM_SECONDS)

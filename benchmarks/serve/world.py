@@ -29,6 +29,7 @@ class Plan:
     seconds: float  # of one measurement
     rounds: int
     swaps: int
+    trigger: str  # what makes the service swap: newest (a newer run), activation (POST /v1/models/ID/activate)
 
 
 def run_of(n_songs: int, seed: int = 0) -> Path:
