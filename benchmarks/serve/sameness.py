@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from benchmarks.serve.naive import Naive
@@ -20,6 +21,7 @@ from benchmarks.serve.world import (
 )
 
 EXAMPLES_TOLD = 3
+ASKED_AT_ONCE = 8
 
 
 def top10_identical(plan: Plan) -> dict[str, Any]:
@@ -41,11 +43,12 @@ def top10_identical(plan: Plan) -> dict[str, Any]:
 
 
 def answers_of(plan: Plan, database: str, index: str, bodies: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The songs that the service answers with, for each body."""
+    """The songs that the service answers with, for each body; several are asked for at once, so that batches are scored."""
     options = ("--model", str(run_of(plan.songs)), "--index", index, "--worker", "false")
     with service(*options, database=database) as server:
         first_answer_seconds(server, RECOMMEND, plain_requests(plan.songs)[0].body)
-        return [song_ids(server.post(RECOMMEND, body)) for body in bodies]
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+            return list(threads.map(lambda body: song_ids(server.post(RECOMMEND, body)), bodies))
 
 
 def song_ids(answer: Mapping[str, Any]) -> list[str]:
