@@ -11,7 +11,8 @@ ONE_SET := $(filter playlists playlists_large listening ml-1m ml-100k,$(DATA))
 # Two OpenMP threads that wait for each other by spinning run every trainer about ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint format audit install install-dev clean bench-main bench-results bench-queue bench-quality
+.PHONY: demo test lint format audit install install-dev clean bench-main bench-results bench-queue bench-quality \
+	bench-serve bench-soak bench-outage
 
 demo: $(VENV)/.requirements
 	$(BIN)/python cli.py demo
@@ -48,6 +49,18 @@ bench-results: $(VENV)/.requirements
 # Kills, throughput and latency of the request queue, on a PostgreSQL of its own.
 bench-queue: $(VENV)/.requirements
 	$(BIN)/python -m benchmarks.queue
+
+# The service under load, in turn with the handler that one would write first.
+bench-serve: $(VENV)/.requirements
+	$(BIN)/python -m benchmarks.serve
+
+# An hour at 50 requests a second; SECONDS=600 for less.
+bench-soak: $(VENV)/.requirements
+	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))
+
+# The database goes away for half a minute under load.
+bench-outage: $(VENV)/.requirements
+	$(BIN)/python -m benchmarks.outage
 
 # Our model beside everything that can be installed; SETS="playlists listening" names the data sets.  Hours: three seeds of each.
 bench-quality: $(VENV)/.requirements $(PEERS_VENV)/.requirements

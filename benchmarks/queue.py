@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.chain import WORK, store
@@ -40,13 +38,9 @@ from benchmarks.queue_crew import (
     make_world,
     wait_until_empty,
 )
-from config import FIRST_NUMBER, PROJECT_ROOT, MemoryConfig, ModelConfig, ServiceConfig
-from engine.checkpoint import mark_best, save_catalogue, save_checkpoint, write_json
-from engine.relations import PIECE_SONGS
+from benchmarks.untrained import untrained_run
+from config import PROJECT_ROOT, ServiceConfig
 from errors import exit_code_of
-from memory import CountedRelation, HeardBefore, ListIndex, Memory, NearestLists, Relation, Source
-from model import BERT4Rec, Catalogue
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
 from storage.connections import Connection, connect
 from storage.embedded import EmbeddedServer
 from storage.places import find_place
@@ -251,91 +245,6 @@ def seconds_to_rows(connection: Connection, number: int) -> float:
     while connection.execute("SELECT FROM recommender.recommendation WHERE request_id = %s LIMIT 1", row).fetchone() is None:
         time.sleep(0.001)
     return time.monotonic() - began
-
-
-# --- a model without training ------------------------------------------------------------------------------------------------
-
-
-def untrained_run(run: Path, n_songs: int) -> Path:
-    """A run whose model has the default shape, full tables and random weights: as slow as a trained one.
-
-    Songs are numbered as the playlists of the benchmark name them.
-    """
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
-    frame = pd.DataFrame({name: rng.random(n_songs) for name in ("tempo", "energy", "valence", "loudness", "danceability")})
-    n_artists = max(1, n_songs // 8)
-    encoders = Encoders(
-        songs=IdEncoder().fit([str(number) for number in range(1, n_songs + 1)]),
-        albums=IdEncoder("album").fit([f"album {number}" for number in range(n_artists)]),
-        artists=IdEncoder("artist").fit([f"artist {number}" for number in range(n_artists)]),
-        features=FeatureEncoder().fit(frame),
-    )
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "settings.json", {"seed": 0})
-    made = untrained_model(encoders, frame, rng)
-    save_catalogue(run, made)
-    digest = save_encoders(encoders, run / "encoders")
-    checkpoint = save_checkpoint(
-        run, epoch=1, model=made, training_state={}, metrics={}, encoders_digest=digest, snapshot_digest="0" * 64
-    )
-    mark_best(run, checkpoint)
-    return run
-
-
-def untrained_model(encoders: Encoders, frame: pd.DataFrame, rng: np.random.Generator) -> BERT4Rec:
-    """A network with random weights over a catalogue with random artists, albums and relations."""
-    V, n_artists = len(encoders.songs), len(encoders.artists)
-    features = np.zeros((V, len(encoders.features.feature_names)), np.float32)
-    features[FIRST_NUMBER:] = encoders.features.encode(frame)
-    owners = np.concatenate([np.arange(FIRST_NUMBER), rng.integers(FIRST_NUMBER, n_artists, V - FIRST_NUMBER)])
-    catalogue = Catalogue(
-        song_artist=torch.from_numpy(owners),
-        song_album=torch.from_numpy(owners),
-        song_features=torch.from_numpy(features),
-        n_fitted_songs=V,
-        n_fitted_albums=n_artists,
-        n_fitted_artists=n_artists,
-    )
-    config, memory = ModelConfig(), MemoryConfig()
-    K = memory.neighbours
-    relations = [
-        random_relation("after", V, V, K, memory.after_reach, rng),
-        random_relation("before", V, V, K, memory.before_reach, rng),
-        random_relation("next", V, V, K, memory.next_reach, rng),
-        random_relation("same", V, V, 1, memory.same_reach, rng),
-        random_relation("artist", n_artists, V, K, memory.artist_reach, rng, owners),
-        random_relation("album", n_artists, V, K, memory.album_reach, rng, owners),
-    ]
-    sources: list[Source] = [CountedRelation(relation) for relation in relations]
-    sources += [NearestLists(random_lists(V, rng), memory.lists, memory.lists_reach), HeardBefore(memory.again_reach)]
-    return BERT4Rec(config, catalogue, Memory(config.d_model, sources, torch.full((1, V), 20.0)))
-
-
-def random_relation(
-    name: str, rows: int, V: int, neighbours: int, reach: int, rng: np.random.Generator, key_of_song: np.ndarray | None = None
-) -> Relation:
-    """A full table (1, rows, neighbours) of random songs, each supported by a few lists."""
-    shape = (1, rows, neighbours)
-    return Relation(
-        name=name,
-        songs=torch.from_numpy(rng.integers(FIRST_NUMBER, V, shape, dtype=np.int32)),
-        counts=torch.from_numpy(rng.integers(1, 9, shape).astype(np.float32)),
-        totals=torch.full((1, rows), 20.0),
-        reach=reach,
-        key_of_song=None if key_of_song is None else torch.from_numpy(key_of_song.astype(np.int64)),
-    )
-
-
-def random_lists(V: int, rng: np.random.Generator) -> ListIndex:
-    """As many full pieces as put each song into 20 of them, in which each song then stands."""
-    Q = 1 + 20 * V // PIECE_SONGS
-    return ListIndex(
-        pieces=torch.from_numpy(rng.integers(FIRST_NUMBER, V, (Q, PIECE_SONGS), dtype=np.int32)),
-        list_of_piece=torch.arange(-1, Q - 1),
-        pieces_of_song=torch.from_numpy(rng.integers(1, Q, (V, 20), dtype=np.int32)),
-        rarity=torch.full((V,), float(np.log(Q / 20))),
-    )
 
 
 if __name__ == "__main__":
