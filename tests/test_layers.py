@@ -17,6 +17,7 @@ FLOORS = [
     {"preprocessing", "engine"},
     {"serving", "train"},
     {"jobs", "web"},
+    {"api"},
     {"flask_app"},
     {"cli"},  # `cli.py serve` starts the service
 ]
@@ -33,6 +34,7 @@ FORBIDDEN = {
     "importers": {"torch", "flask"},
     "exporters": {"torch", "flask"},
     "preprocessing_utils": {"torch", "flask"},
+    "api": {"train", "engine.schedule", "engine.progress", "engine.processes"},
     "flask_app": {"train", "engine.schedule", "engine.progress", "engine.processes"},
 }
 
