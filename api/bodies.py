@@ -72,6 +72,29 @@ def _indexable(value: int | str) -> int | str:
 ShortId = Annotated[Id, AfterValidator(_indexable)]
 
 
+def exactly_one(*names: str) -> dict[str, Any]:
+    """The JSON schema of an object in which one of some fields is given, and the others are absent or null."""
+    return {
+        "oneOf": [
+            {"required": [name], "properties": {other: {"type": "null"} if other != name else _GIVEN for other in names}}
+            for name in names
+        ]
+    }
+
+
+def all_or_none(*names: str) -> dict[str, Any]:
+    """The JSON schema of an object in which some fields are given together, or are all absent or null."""
+    return {
+        "oneOf": [
+            {"required": list(names), "properties": dict.fromkeys(names, _GIVEN)},
+            {"properties": {name: {"type": "null"} for name in names}},
+        ]
+    }
+
+
+_GIVEN = {"not": {"type": "null"}}
+
+
 class Body(BaseModel):
     """Base of what comes in beside `Controls`."""
 
@@ -83,6 +106,8 @@ class Body(BaseModel):
 
 class RecommendBody(Controls):
     """What to continue, a sequence of songs or a playlist of the database, and how."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("songs", "playlist_id"))
 
     songs: Ids | None = Field(None, description="song ids as the database has them, oldest first")
     playlist_id: Id | None = Field(None, description="a playlist of the database, instead of songs")
@@ -105,8 +130,16 @@ class BatchBody(Controls):
     sequences: list[Ids] = Field(min_length=1, description="sequences of song ids, oldest song first")
 
 
+_ARTISTS_ARE_BLOCKED = {
+    "if": {"required": ["artist_id"], "properties": {"artist_id": _GIVEN}},
+    "then": {"properties": {"event": {"const": "never_again"}}},
+}
+
+
 class EventBody(Body):
     """What a listener did with a song, or never wants to hear again."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("song_id", "artist_id") | _ARTISTS_ARE_BLOCKED)
 
     event: Literal["played", "skipped", "liked", "never_again"]
     song_id: ShortId | None = None
@@ -143,6 +176,8 @@ class FeedbackBody(Body):
 
 class ActivateBody(Body):
     """With a challenger: the share of the sequences that it answers."""
+
+    model_config = ConfigDict(json_schema_extra=all_or_none("challenger_id", "share"))
 
     challenger_id: Text | None = Field(None, description="another model, to compare")
     share: float | None = Field(

@@ -22,7 +22,8 @@ _MANAGED_PATHS = ("/v1/models/{model_id}/activate", "/v1/models/rollback")
 class TextConverter(PathConverter):
     """Any text, slashes at its ends and in a row included: ids are the user's own."""
 
-    regex = ".+?"
+    regex = "(?s:.+?)"
+    part_isolating = False
 
 
 def new_openapi(import_name: str) -> OpenAPI:
@@ -53,22 +54,22 @@ def add_routes(app: OpenAPI, config: ServiceConfig, *, needs_key: bool) -> None:
         app.security_schemes = {KEY_SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "b4mr_ID_SECRET"}}
         app.openapi_extensions = {"security": [{KEY_SCHEME: []}]}
     app.generate_spec_json()  # type: ignore[no-untyped-call]
-    _describe_limits(app.spec_json["components"]["schemas"], config)
+    _describe_limits(app.spec_json, config)
     if needs_key:
         _describe_keys(app.spec_json["paths"])
 
 
-def _describe_limits(schemas: dict[str, Any], config: ServiceConfig) -> None:
+def _describe_limits(description: dict[str, Any], config: ServiceConfig) -> None:
     """What the settings bound, so that whoever reads the description need not try."""
+    schemas = description["components"]["schemas"]
     for name in ("RecommendBody", "BatchBody"):
         _bounded(schemas[name]["properties"]["count"], "integer", minimum=1, maximum=config.max_count)
+    for path in ("/v1/songs", "/v1/songs/{song_id}/similar"):
+        for parameter in description["paths"][path]["get"]["parameters"]:
+            if parameter["name"] == "count":
+                _bounded(parameter["schema"], "integer", minimum=1, maximum=config.max_count)
     _bounded(schemas["RecommendBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
     _bounded(schemas["BatchBody"]["properties"]["sequences"], "array", maxItems=config.max_batch)
-    # Exactly one of the two.
-    schemas["RecommendBody"]["oneOf"] = [
-        {"required": [name], "properties": {name: {"not": {"type": "null"}}, other: {"type": "null"}}}
-        for name, other in (("songs", "playlist_id"), ("playlist_id", "songs"))
-    ]
 
 
 def _bounded(schema: dict[str, Any], kind: str, **bounds: int) -> None:

@@ -73,6 +73,7 @@ def recommend(body: RecommendBody) -> tuple[Response, int]:
     full, come back after Retry-After; 503 no model or no database.
     """
     service, key = service_of(current_app), _idempotency_key()
+    checked_count(body.count, service.config.service)
     if body.songs is not None:
         answer = service.live.recommend(Query(songs=body.songs, controls=body), body.listener)
         return jsonify(_counted(service, answer, body.songs)), HTTPStatus.OK
@@ -80,7 +81,6 @@ def recommend(body: RecommendBody) -> tuple[Response, int]:
 
 
 def _recommend_playlist(service: Service, body: RecommendBody, key: str | None) -> tuple[Response, int]:
-    checked_count(body.count, service.config.service)
     desk = service.open_desk()
     request_id = desk.accept(str(body.playlist_id), body.as_options(), idempotency_key=key)
     if service.worker is not None:
@@ -120,6 +120,7 @@ def recommend_batch(body: BatchBody) -> Response:
     place, and the rest is answered.  422 for what is no list of lists of ids, and for more than max_batch of them; 503 no model.
     """
     service = service_of(current_app)
+    checked_count(body.count, service.config.service)
     most = service.config.service.max_batch
     if len(body.sequences) > most:
         raise InvalidSequence(
