@@ -85,6 +85,8 @@ class PreprocessingConfig:
     """Sequences with fewer songs are left out, and counted."""
     split_seed: int = 0
     """Seed of the split by sequence."""
+    leave_out_recommended: bool = True
+    """Whether plays that we recommended (the column is_recommended) are left out, so that a model does not learn its own echo."""
 
     def __post_init__(self) -> None:
         _require(0 < self.train_size < 1, "train_size", self.train_size, "between 0 and 1, both excluded")

@@ -13,12 +13,19 @@ family into one line on standard error and exit code 2 (`exit_code_of`); the ser
     ├── EncoderError          encoders are missing, or do not belong to the checkpoint or snapshot
     ├── CheckpointError       a checkpoint is missing, truncated, foreign, or could not be written
     └── RequestError          a request that cannot be answered; `status` is its HTTP status
+        ├── Unauthorised          401: no key, or one that is unknown, revoked or past its end
+        ├── Forbidden             403: the key does not allow it
         ├── UnknownPlaylist       404
         ├── UnknownRequest        404
+        ├── UnknownSong           404
+        ├── UnknownModel          404
         ├── BodyTooLarge          413
         ├── InvalidSequence       422: empty, too long, of another id type, or of unknown songs only
+        ├── InvalidFeedback       422: about nothing or about two things, or with an id that is too long
+        ├── UnknownFilter         422: no query file of that name
         ├── KeyReused             422: the idempotency key stands for another request
         ├── QueueFull             429
+        ├── TooManyRequests       429
         └── ServiceUnavailable    503: the database is away, or no model is loaded
 """
 
@@ -71,6 +78,18 @@ class RequestError(BERT4MusicRecError):
     status = 400
 
 
+class Unauthorised(RequestError):
+    """The request has no key, or one that is unknown, revoked or past its end."""
+
+    status = 401
+
+
+class Forbidden(RequestError):
+    """The key is known, and does not allow this."""
+
+    status = 403
+
+
 class UnknownPlaylist(RequestError):
     """The database has no playlist with that id."""
 
@@ -79,6 +98,18 @@ class UnknownPlaylist(RequestError):
 
 class UnknownRequest(RequestError):
     """No request with that number was ever accepted, or it is past its retention."""
+
+    status = 404
+
+
+class UnknownSong(RequestError):
+    """Neither the model nor the database knows a song with that id."""
+
+    status = 404
+
+
+class UnknownModel(RequestError):
+    """No model with that id is registered."""
 
     status = 404
 
@@ -95,6 +126,18 @@ class InvalidSequence(RequestError):
     status = 422
 
 
+class InvalidFeedback(RequestError):
+    """The feedback is about nothing or about two things, or an id in it is too long."""
+
+    status = 422
+
+
+class UnknownFilter(RequestError):
+    """No query file defines a filter of that name."""
+
+    status = 422
+
+
 class KeyReused(RequestError):
     """The idempotency key was sent with another request before."""
 
@@ -106,6 +149,16 @@ class QueueFull(RequestError):
 
     status = 429
     retry_after_seconds = 10
+
+
+class TooManyRequests(RequestError):
+    """The key was used more often than it may; `retry_after_seconds` is how long until the next request fits."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ServiceUnavailable(RequestError):

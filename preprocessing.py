@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 # Columns of the songs query that are not features, whatever their type.
 SONG_IDS = ("song_id", "artist_id", "album_id")
 NAMES = ("title", "artist_name", "album_title")
-SEQUENCE_COLUMNS = ("sequence_id", "song_id", "listened_at", "group_id")
+SEQUENCE_COLUMNS = ("sequence_id", "song_id", "listened_at", "group_id", "is_recommended")
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
 HELD_OUT_OF_EACH = 2  # leave_one_out: the last song of a sequence tests, the one before validates
@@ -158,7 +158,15 @@ def preprocess(config: Config, url: str, *, progress: bool = True) -> Snapshot:
     folder = _made(settings.snapshot.parent)
     with tempfile.TemporaryDirectory(prefix=".preprocessing-", dir=folder) as work:
         catalogue = read_songs(url, queries, left_out, progress=progress)
-        read = read_sequences(url, queries, catalogue.songs, Path(work), left_out, progress=progress)
+        read = read_sequences(
+            url,
+            queries,
+            catalogue.songs,
+            Path(work),
+            left_out,
+            leave_out_recommended=settings.leave_out_recommended,
+            progress=progress,
+        )
         sequences = clean(read, settings.min_sequence_length, left_out)
         split = split_sequences(sequences, settings, left_out)
         training = training_part(sequences, split, n_numbers=len(catalogue.songs))
@@ -217,15 +225,27 @@ def read_songs(url: str, queries: Path, left_out: Counter[str], *, progress: boo
 
 
 def read_sequences(
-    url: str, queries: Path, songs: IdEncoder, work: Path, left_out: Counter[str], *, progress: bool = True
+    url: str,
+    queries: Path,
+    songs: IdEncoder,
+    work: Path,
+    left_out: Counter[str],
+    *,
+    leave_out_recommended: bool = True,
+    progress: bool = True,
 ) -> Sequences:
     """Read the sequences query into a file of provisional song numbers below `work`; `songs` learns ids that it lacks.
+
+    `leave_out_recommended` leaves out, and counts, rows whose is_recommended is true, whatever part their sequence will stand in:
+    a model that learns what its predecessor proposed narrows with each training, and one that is judged by it is praised for
+    agreeing with its predecessor.
 
     Raises DataError without a row, SchemaError when the rows of a sequence do not follow each other.
     """
     known = len(songs)
     with stream_sequences(url, queries) as reader:
-        names = [name for name in SEQUENCE_COLUMNS if name in reader.schema.names]
+        wanted = set(SEQUENCE_COLUMNS) if leave_out_recommended else set(SEQUENCE_COLUMNS) - {"is_recommended"}
+        names = [name for name in reader.schema.names if name in wanted]
         with SequenceFile(work / "provisional.int32", songs, left_out) as file:
             for batch in _with_progress(reader, "sequences", progress):
                 file.append(batch.select(names))
@@ -265,7 +285,7 @@ class SequenceFile:
     def append(self, batch: pa.RecordBatch) -> None:
         """Number the songs of a batch and note where sequences begin; a sequence may go on in the next batch."""
         self.n_rows_read += len(batch)
-        batch = self._without_nulls(batch)
+        batch = self._without_recommended(self._without_nulls(batch))
         if not len(batch):
             return
         ids = as_arrow(batch["sequence_id"], "sequence")
@@ -285,7 +305,8 @@ class SequenceFile:
         """All that was appended.  Raises DataError without a row, SchemaError when a sequence began twice."""
         if not self._n_rows:
             raise DataError(
-                "the query sequences returned no row with sequence_id and song_id: load sequences, or correct sequences.sql"
+                "the query sequences returned no row with sequence_id and song_id"
+                f"{self._recommended()}: load sequences, or correct sequences.sql"
             )
         self._require_contiguous(_concatenated(self._ids))
         starts = np.concatenate(self._starts)
@@ -305,6 +326,15 @@ class SequenceFile:
         self._left_out["rows without song_id"] += n_with_sequence - n_kept
         return batch if n_kept == len(batch) else batch.filter(kept)
 
+    def _without_recommended(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Without the rows that are marked as recommended by us; where the column is not there, none is."""
+        if "is_recommended" not in batch.schema.names:
+            return batch
+        kept = pc.invert(pc.fill_null(batch["is_recommended"], False))
+        n_kept = pc.sum(kept, min_count=0).as_py()
+        self._left_out["rows recommended by us"] += len(batch) - n_kept
+        return batch if n_kept == len(batch) else batch.filter(kept)
+
     def _note_times(self, batch: pa.RecordBatch, is_start: np.ndarray, starts: np.ndarray) -> None:
         """Keep the latest time of each sequence; the first rows may belong to the last sequence of the batch before."""
         seconds = _seconds(batch)
@@ -315,6 +345,11 @@ class SequenceFile:
             before[-1] = max(before[-1], latest[0])
             latest = latest[1:]
         self._times.append(latest)
+
+    def _recommended(self) -> str:
+        """How an error says that rows were left out on purpose."""
+        n = self._left_out["rows recommended by us"]
+        return f" besides {n} recommended by us (leave_out_recommended)" if n else ""
 
     def _require_contiguous(self, ids: pa.Array) -> None:
         first_rows, distinct = _first_rows(ids)

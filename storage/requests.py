@@ -9,7 +9,7 @@ Every function works in the caller's transaction; nothing is accepted, claimed o
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -68,6 +68,8 @@ class Finished:
     """The best first."""
     model_id: str | None
     """None marks an answer that does not come from a model."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the answer says of itself, as JSON values: fallback, unknown ids, rules applied and relaxed, seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,8 @@ class RequestStatus:
     """Of the last attempt, also while another one is waited for."""
     created_at: datetime
     finished_at: datetime | None
+    facts: Mapping[str, Any] | None
+    """What the answer says of itself; None while there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,9 +180,16 @@ def renew(connection: Connection, claimed: Claimed, lease_seconds: float) -> boo
     return _touch(connection, "renew", claimed, lease_seconds=lease_seconds) is not None
 
 
-def finish(connection: Connection, claimed: Claimed, songs: Sequence[RankedSong], *, model_id: str | None) -> bool:
+def finish(
+    connection: Connection,
+    claimed: Claimed,
+    songs: Sequence[RankedSong],
+    *,
+    model_id: str | None,
+    facts: Mapping[str, Any] | None = None,
+) -> bool:
     """Write the songs and end the request, both or neither; see `finish_many`.  False: nothing was written."""
-    finished = Finished(claimed=claimed, songs=songs, model_id=model_id)
+    finished = Finished(claimed=claimed, songs=songs, model_id=model_id, facts=facts or {})
     return finish_many(connection, [finished]) == {claimed.request_id}
 
 
@@ -193,6 +204,7 @@ def finish_many(connection: Connection, answers: Sequence[Finished]) -> set[int]
         "request_ids": [one.claimed.request_id for one in answers],
         "fences": [one.claimed.fence for one in answers],
         "model_ids": [one.model_id for one in answers],
+        "facts": [json.dumps(dict(one.facts)) for one in answers],
         "answered_ids": [request_id for request_id, _, _ in ranked],
         "ranks": [rank for _, rank, _ in ranked],
         "song_ids": [str(song.song_id) for _, _, song in ranked],

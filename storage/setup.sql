@@ -20,6 +20,10 @@ GRANT SELECT ON ALL TABLES IN SCHEMA music TO recommender_service;
 GRANT USAGE ON SCHEMA recommender TO recommender_service;
 GRANT SELECT ON recommender.schema_migration, recommender.setting, recommender.latest, recommender.status TO recommender_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON recommender.model, recommender.request, recommender.recommendation TO recommender_service;
+-- Feedback enters by a function; only the owner removes it, and makes and revokes keys.
+GRANT SELECT ON recommender.feedback, recommender.play, recommender.feedback_by_model, recommender.api_key TO recommender_service;
+GRANT SELECT, INSERT ON recommender.deployment TO recommender_service;
+GRANT SELECT, INSERT, UPDATE ON recommender.served TO recommender_service;
 GRANT USAGE ON SEQUENCE recommender.fence TO recommender_service;
 
 -- Functions may be executed by everybody unless that is taken away.

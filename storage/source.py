@@ -45,7 +45,7 @@ _NOTHING: Mapping[str, dict[str, Any]] = {"sequence_by_id": {"sequence_id": None
 
 # What PostgreSQL says of an id that is none of the key's type; None: psycopg's own word for a text with a NUL in it.  Any other
 # error of data (a division by zero, say) is the query's, and the playlist may well be there.
-_NO_ID_OF_THAT_TYPE = (
+NO_ID_OF_THAT_TYPE = (
     None,
     errors.InvalidTextRepresentation.sqlstate,
     errors.NumericValueOutOfRange.sqlstate,
@@ -87,7 +87,7 @@ def check_contract(connection: Connection, queries_folder: Path) -> SourceColumn
     """Ask the database, without reading a row, whether the four query files keep their contract.
 
     Raises SchemaError naming the file and what it lacks: a required column, an id of a type that cannot be one, song ids of two
-    types, a time without its zone.
+    types, a time without its zone, a mark that is not true or false.
     """
     columns = {name: _columns_of(connection, queries_folder, name) for name in REQUIRED}
     for name, required in REQUIRED.items():
@@ -99,6 +99,8 @@ def check_contract(connection: Connection, queries_folder: Path) -> SourceColumn
                 f"listened_at in {name}.sql is {columns[name]['listened_at']}, not timestamptz: "
                 "say its zone (listened_at AT TIME ZONE 'UTC') or convert it (to_timestamp(listened_at))"
             )
+        if columns[name].get("is_recommended", "bool") != "bool":
+            raise SchemaError(f"is_recommended in {name}.sql is {columns[name]['is_recommended']}: make it a boolean")
     _require_same_song_ids(columns)
     return SourceColumns(songs=columns["songs"], sequences=columns["sequences"])
 
@@ -116,7 +118,7 @@ def sequence_by_id(connection: Connection, queries_folder: Path, sequence_id: Id
             rows = cursor.execute(query, {"sequence_id": str(sequence_id)}).fetchall()
     except psycopg.Error as exc:
         said = exc.diag.message_primary or exc
-        if isinstance(exc, psycopg.DataError) and exc.sqlstate in _NO_ID_OF_THAT_TYPE:
+        if isinstance(exc, psycopg.DataError) and exc.sqlstate in NO_ID_OF_THAT_TYPE:
             raise UnknownPlaylist(f"no playlist {sequence_id!r}: {said}") from exc
         raise DatabaseError(f"playlist {sequence_id!r} cannot be read: {said}") from exc
     except TypeError as exc:  # psycopg's word for a parameter without a name
@@ -162,16 +164,18 @@ def high_water_mark(connection: Connection, queries_folder: Path) -> dict[str, i
     """What tells whether the tables have moved on since a snapshot was made; equal marks mean equal contents.
 
     `songs`, `rows` (of sequences): counts; `latest`: the last listened_at in ISO 8601, None where no time is known; `content`: a
-    checksum of all songs, and of which song stands where, when it was heard, and in which group of lists.
+    checksum of all songs, and of which song stands where, when it was heard, in which group of lists, and whether we proposed it.
     """
     _columns_of(connection, queries_folder, "songs")  # names the file that fails, which the statement around both cannot
     columns = _columns_of(connection, queries_folder, "sequences")
     _require_columns("sequences", columns, REQUIRED["sequences"])
     listened_at: LiteralString = "listened_at" if "listened_at" in columns else "NULL::timestamptz"
+    is_recommended: LiteralString = "is_recommended" if "is_recommended" in columns else "NULL::boolean"
     statement = sql.SQL(_SQL["high_water_mark"]).format(
         songs=sql.SQL(_statement(queries_folder, "songs")),
         sequences=sql.SQL(_statement(queries_folder, "sequences")),
         listened_at=sql.SQL(listened_at),
+        is_recommended=sql.SQL(is_recommended),
         position=sql.SQL("position" if "position" in columns else "NULL::bigint"),
         group_id=sql.SQL("group_id::text" if "group_id" in columns else "NULL::text"),
     )

@@ -103,11 +103,12 @@ SET LOCAL enable_seqscan = off;
 -- name: finish
 -- Ends requests together with their songs, where they are still this worker's own; says which ones were.
 WITH answer AS (
-    SELECT request_id, fence, model_id
-    FROM unnest(%(request_ids)s::bigint[], %(fences)s::bigint[], %(model_ids)s::text[]) AS answer (request_id, fence, model_id)
+    SELECT request_id, fence, model_id, facts
+    FROM unnest(%(request_ids)s::bigint[], %(fences)s::bigint[], %(model_ids)s::text[], %(facts)s::text[]::jsonb[])
+        AS answer (request_id, fence, model_id, facts)
 ), held AS (
     UPDATE recommender.request
-    SET state = 'done', lease_until = NULL, finished_at = statement_timestamp(), error = NULL
+    SET state = 'done', lease_until = NULL, finished_at = statement_timestamp(), error = NULL, facts = answer.facts
     FROM answer
     WHERE request.request_id = answer.request_id AND request.fence = answer.fence AND request.state = 'running'
     RETURNING request.request_id, request.playlist_id, answer.model_id
@@ -143,7 +144,7 @@ RETURNING request_id;
 
 -- name: state
 -- Where one request stands.
-SELECT request_id, playlist_id, options, state, attempts, not_before, error, created_at, finished_at
+SELECT request_id, playlist_id, options, state, attempts, not_before, error, created_at, finished_at, facts
 FROM recommender.request
 WHERE request_id = %(request_id)s;
 

@@ -23,7 +23,7 @@ ORDER BY wanted.place, song.place_in_sequence;
 
 -- name: high_water_mark
 -- Counts, the latest time, and a checksum that does not depend on the order of rows: the place is part of what is summed, and so
--- are time and group, which decide the split.  A record is hashed as it is: faster than its text, and free of the session's zone.
+-- are time and group, which decide the split, and the mark of what we proposed, which may be left out.  A record is hashed as it is: faster than its text, and free of the session's zone.
 WITH song AS (
     SELECT count(*) AS songs, sum(hashtextextended(row_of_song::text, 0)) AS content
     FROM ({songs}
@@ -32,7 +32,7 @@ WITH song AS (
     SELECT
         count(*) AS rows,
         max({listened_at}) AS latest,
-        sum(hash_record_extended(ROW(sequence_id, song_id, {position}, {listened_at}, {group_id}), 0)) AS content
+        sum(hash_record_extended(ROW(sequence_id, song_id, {position}, {listened_at}, {group_id}, {is_recommended}), 0)) AS content
     FROM ({sequences}
     ) AS row_of_sequence
 )

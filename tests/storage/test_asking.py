@@ -10,7 +10,7 @@ import pytest
 from config import PROJECT_ROOT
 from errors import QueueFull
 from storage.connections import connect
-from storage.models import Model, publish_model, register_model
+from storage.models import Model, deploy, register_model
 from storage.named import as_statement
 from storage.requests import RankedSong, State, add_request, claim, fail, finish, listen, release, request_state, wait_for_request
 
@@ -397,7 +397,7 @@ def test_status_tells_what_waits_what_failed_and_which_model_answers(queue):
     fail(queue, failed, "no luck", is_final=True)
     fail(queue, too, "no luck", is_final=True)
     register_model(queue, Model(model_id="newer", path="p", encoders_digest="e", snapshot_digest="s"))
-    publish_model(queue, "m")
+    deploy(queue, "m")
     query = "SELECT queued, running, oldest_waiting_seconds >= 60, failed_last_day, errors, model_id, model_age_seconds >= 0"
     *counts, errors, model_id, has_age = queue.execute(f"{query} FROM recommender.status").fetchone()
     assert (counts, model_id, has_age) == ([1, 1, True, 2], "m", True)

@@ -4,8 +4,22 @@ import psycopg
 import pytest
 
 from config import PROJECT_ROOT, DatabaseConfig
+from errors import SchemaError
+from storage.feedback import Event, Feedback, Taste, TasteWanted, add_feedback, tastes_of
+from storage.filters import songs_of_filter
+from storage.keys import active_keys, create_key, revoke_key
 from storage.migrate import migrate
-from storage.models import Model, latest_model, publish_model, register_model
+from storage.models import (
+    Model,
+    Served,
+    add_served,
+    current_deployment,
+    deploy,
+    model_figures,
+    refuse_model,
+    register_model,
+    roll_back,
+)
 from storage.named import as_statement
 from storage.requests import RankedSong, add_request, claim, finish
 from storage.source import check_contract
@@ -35,10 +49,34 @@ def test_the_service_can_do_its_work(service):
     assert migrate(service) == []
     check_contract(service, DatabaseConfig().queries_folder)
     register_model(service, Model(model_id="m", path="p", encoders_digest="e", snapshot_digest="s"))
-    publish_model(service, "m")
-    assert latest_model(service) is not None
+    deploy(service, "m")
+    deploy(service, "m")
+    assert roll_back(service) == current_deployment(service)
     add_request(service, "p")
     assert finish(service, claim(service, "w")[0], [RankedSong(song_id="s", score=1)], model_id="m")
+
+
+def test_the_service_takes_feedback_in_counts_its_answers_and_reads_keys_and_tastes(service):
+    register_model(service, Model(model_id="m", path="p", encoders_digest="e", snapshot_digest="s"))
+    add_served(service, {"m": Served(answers=1, songs=2, fallbacks=0)})
+    add_served(service, {"m": Served(answers=1, songs=2, fallbacks=0)})
+    assert add_feedback(service, [Feedback(listener="l", event=Event.NEVER_AGAIN, song_id="s", model_id="m")]) == 1
+    assert tastes_of(service, DatabaseConfig().queries_folder, [TasteWanted(listener="l")]) == [Taste(never=frozenset({"s"}))]
+    assert [(one.answers, one.never_again) for one in model_figures(service)] == [(2, 1)]
+    refuse_model(service, "m", "it is broken")
+    assert active_keys(service) == []
+    assert service.execute("SELECT count(*) FROM recommender.play").fetchone() == (0,)
+    assert songs_of_filter(service, DatabaseConfig().queries_folder, "calm") == []
+
+
+@pytest.mark.parametrize(
+    "change", [lambda service: create_key(service, "mine"), lambda service: revoke_key(service, "x")], ids=["create", "revoke"]
+)
+def test_the_service_neither_makes_nor_revokes_keys(service, change):
+    with pytest.raises(
+        SchemaError, match="permission denied for table api_key: keys are made and revoked by the database's owner"
+    ):
+        change(service)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +92,12 @@ def test_the_service_can_do_its_work(service):
         "INSERT INTO music.artist VALUES ('a')",
         "DELETE FROM music.song",
         "DELETE FROM recommender.schema_migration",
+        "DELETE FROM recommender.feedback",
+        "SELECT recommender.forget('l')",
+        "INSERT INTO recommender.feedback (listener, event, song_id, happened_at) VALUES ('l', 'liked', 's', now())",
+        "UPDATE recommender.deployment SET model_id = 'm'",
+        "DELETE FROM recommender.served",
+        "UPDATE recommender.api_key SET may_manage = true",
         "SELECT amount FROM payroll.salary",
         "CREATE ROLE friend",
     ],
