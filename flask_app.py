@@ -84,7 +84,8 @@ def create_app(
     @app.before_request
     def before() -> Response | None:
         begin()
-        return service.access.admit() or _read_body()
+        service.access.admit()
+        return _read_body()
 
     @app.after_request
     def after(response: Response) -> Response:
@@ -149,7 +150,7 @@ def _serve(config: Config, recommender: Recommender, url: str, stopping: threadi
         with connect(url) as connection:  # our own server, so nobody else would bring its schema up to date
             migrate(connection)
     app = create_app(config, recommender=recommender, database_url=url, stopping=stopping)
-    with _listening(app) as server, _working(app, url):
+    with listening(app) as server, working(app, url):
         _announce(recommender, server)
         server.run()
 
@@ -179,7 +180,7 @@ def _stopped_by_signals(stopping: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _listening(app: OpenAPI) -> Iterator[Any]:
+def listening(app: OpenAPI) -> Iterator[Any]:
     """A waitress server on the address of the settings; the app's resources are closed after it."""
     service = service_of(app)
     try:
@@ -212,7 +213,7 @@ def _cannot_listen(host: str, port: int, exc: OSError) -> ConfigError:
 
 
 @contextmanager
-def _working(app: OpenAPI, url: str) -> Iterator[None]:
+def working(app: OpenAPI, url: str) -> Iterator[None]:
     """A worker on the request table beside the server, unless the settings say no."""
     service = service_of(app)
     if not service.config.service.worker:

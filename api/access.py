@@ -4,36 +4,32 @@ On loopback nobody needs a key.  On any other address every route does, also /he
 refused is refused before its body is read.  A key is never written anywhere: its id is what logs name.
 """
 
-import hashlib
 import hmac
 import ipaddress
 import logging
+import math
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from http import HTTPStatus
-from typing import Protocol
 
 from flask import Response, g, request
 
-from api.problems import problem
 from config import ServiceConfig
-from errors import DatabaseError, ServiceUnavailable
+from errors import DatabaseError, Forbidden, ServiceUnavailable, TooManyRequests, Unauthorised
+from storage.keys import ApiKey, hash_of, parts_of
 
 log = logging.getLogger(__name__)
 
-KEY_PREFIX = "b4mr_"
-LONGEST_KEY = 200  # signs of a key's text; longer ones are none
 # A revoked key is refused after REFRESH_SECONDS and one look at the database, also when nothing was asked for a long time.
 REFRESH_SECONDS = 2.0
 OLDEST_SECONDS = 3.0
 PATIENCE_SECONDS = 1.0
 MINUTE = 60.0
 # Compared with where no key has the id that was sent, so that both take as long.
-NO_KEY_HASH = hashlib.sha256(secrets.token_bytes(32)).digest()
+NO_KEY_HASH = secrets.token_bytes(32)
 MANAGED = frozenset({"manage.activate", "manage.roll_back"})
 
 NEEDS_KEY = 'this service needs an API key: send the header "Authorization: Bearer b4mr_..."; whoever runs the service makes one'
@@ -48,49 +44,20 @@ SECURITY_HEADERS = (
 )
 
 
-class Key(Protocol):
-    """A key as storage.keys has it."""
-
-    @property
-    def key_id(self) -> str:
-        """Its name in logs."""
-        ...
-
-    @property
-    def secret_hash(self) -> bytes:
-        """SHA-256 of its secret."""
-        ...
-
-    @property
-    def may_manage(self) -> bool:
-        """Whether it may activate models."""
-        ...
-
-    @property
-    def requests_per_minute(self) -> int | None:
-        """Its own limit; None: the setting's."""
-        ...
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """When it ends; None: never."""
-        ...
-
-
 class KeyRing:
     """The keys that count, read again every few seconds beside the requests; kept while the database is away."""
 
-    def __init__(self, load: Callable[[], Sequence[Key]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, load: Callable[[], Sequence[ApiKey]], *, clock: Callable[[], float] = time.monotonic) -> None:
         """`load` may raise DatabaseError and ServiceUnavailable."""
         self._load = load
         self._clock = clock
         self._guard = threading.Lock()
-        self._keys: Mapping[str, Key] | None = None  # None: never read
+        self._keys: Mapping[str, ApiKey] | None = None  # None: never read
         self._looked_at = float("-inf")
         self._look: tuple[threading.Thread, float] | None = None  # the one under way and when it began
         self._failed = False
 
-    def find(self, key_id: str) -> Key | None:
+    def find(self, key_id: str) -> ApiKey | None:
         """The key with an id, None when there is none.  Raises ServiceUnavailable when keys could never be read."""
         age = self._clock() - self._looked_at
         if age >= REFRESH_SECONDS:
@@ -152,55 +119,43 @@ class MovingWindow:
 class Access:
     """Decides before each request whether it is answered."""
 
-    def __init__(self, config: ServiceConfig, load: Callable[[], Sequence[Key]]) -> None:
+    def __init__(self, config: ServiceConfig, load: Callable[[], Sequence[ApiKey]]) -> None:
         self.needs_key = config.require_key == "always" or not is_loopback(config.host)
         self._requests_per_minute = config.requests_per_minute
         self._ring = KeyRing(load)
         self._window = MovingWindow()
 
-    def admit(self) -> Response | None:
-        """None for a request that may go on, else its answer: 401, 403, 429, or 503 when keys cannot be checked."""
+    def admit(self) -> None:
+        """Let a request go on.  Raises Unauthorised, TooManyRequests, Forbidden, and ServiceUnavailable before keys were ever read."""
         if not self.needs_key:
-            return None
+            return
         key = self._key_of(request.headers.get("Authorization"))
-        if isinstance(key, str):
-            return problem(HTTPStatus.UNAUTHORIZED, key, [("WWW-Authenticate", "Bearer")])
         g.key_id = key.key_id
         limit = key.requests_per_minute or self._requests_per_minute
         seconds = self._window.hit(key.key_id, limit)
         if seconds:
-            wait = max(1, int(-(-seconds // 1)))
-            g.limited = True
-            told = f"the key {key.key_id} made its {limit} requests of this minute: ask again in {wait} s"
-            return problem(HTTPStatus.TOO_MANY_REQUESTS, told, [("Retry-After", str(wait))])
+            wait = math.ceil(seconds)
+            raise TooManyRequests(
+                f"the key {key.key_id} made its {limit} requests of this minute: ask again in {wait} s", retry_after_seconds=wait
+            )
         if request.endpoint in MANAGED and not key.may_manage:
-            return problem(HTTPStatus.FORBIDDEN, NO_MANAGER)
-        return None
+            raise Forbidden(NO_MANAGER)
 
     def close(self) -> None:
         """End what runs beside the requests."""
         self._ring.close()
 
-    def _key_of(self, header: str | None) -> Key | str:
-        """The key that a header holds, or why there is none."""
+    def _key_of(self, header: str | None) -> ApiKey:
+        """The key that a header holds.  Raises Unauthorised."""
         if header is None:
-            return NEEDS_KEY
-        key_id, secret = parsed(header)
+            raise Unauthorised(NEEDS_KEY)
+        scheme, _, text = header.partition(" ")
+        key_id, secret = (parts_of(text.strip()) if scheme.lower() == "bearer" else None) or ("", "")
         key = self._ring.find(key_id)
-        is_right = hmac.compare_digest(hashlib.sha256(secret.encode()).digest(), NO_KEY_HASH if key is None else key.secret_hash)
+        is_right = hmac.compare_digest(hash_of(secret), NO_KEY_HASH if key is None else key.secret_hash)
         if key is None or not is_right or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
-            return WRONG_KEY
+            raise Unauthorised(WRONG_KEY)
         return key
-
-
-def parsed(header: str) -> tuple[str, str]:
-    """(key id, secret) of `Bearer b4mr_ID_SECRET`; two empty texts for anything else."""
-    scheme, _, text = header.strip().partition(" ")
-    text = text.strip()
-    if scheme.lower() != "bearer" or not text.startswith(KEY_PREFIX) or not text.isascii() or len(text) > LONGEST_KEY:
-        return "", ""
-    key_id, _, secret = text.removeprefix(KEY_PREFIX).partition("_")
-    return (key_id, secret) if key_id and secret else ("", "")
 
 
 def is_loopback(host: str) -> bool:

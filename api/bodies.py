@@ -329,6 +329,10 @@ class RequestBody(BaseModel):
     songs: list[SongBody] | None = None
     error: str | None = None
     model_id: str | None = None
+    unknown: list[int | str] | None = None
+    fallback: str | None = None
+    rules: RulesBody | None = None
+    seed: int | None = None
 
 
 class FoundSongBody(BaseModel):

@@ -55,6 +55,7 @@ def add_routes(app: OpenAPI, config: ServiceConfig, *, needs_key: bool) -> None:
         app.openapi_extensions = {"security": [{KEY_SCHEME: []}]}
     app.generate_spec_json()  # type: ignore[no-untyped-call]
     _describe_limits(app.spec_json, config)
+    _drop_untrue(app.spec_json["paths"])
     if needs_key:
         _describe_keys(app.spec_json["paths"])
 
@@ -70,6 +71,14 @@ def _describe_limits(description: dict[str, Any], config: ServiceConfig) -> None
                 _bounded(parameter["schema"], "integer", minimum=1, maximum=config.max_count)
     _bounded(schemas["RecommendBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
     _bounded(schemas["BatchBody"]["properties"]["sequences"], "array", maxItems=config.max_batch)
+
+
+def _drop_untrue(paths: dict[str, Any]) -> None:
+    """flask-openapi3 adds 422 to every route, also to those that nothing wrong can be sent to; ours are problems."""
+    for item in paths.values():
+        for operation in item.values():
+            if "application/json" in operation["responses"]["422"]["content"]:
+                del operation["responses"]["422"]
 
 
 def _bounded(schema: dict[str, Any], kind: str, **bounds: int) -> None:

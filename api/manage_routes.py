@@ -14,8 +14,18 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from api.bodies import ActivateBody, DeploymentBody, HealthBody, ModelPath, ModelsBody, NothingBody, ReadinessBody
 from api.problems import described, problem
-from api.service import Deployment, Model, ModelFigures, Service, service_of
-from errors import DatabaseError
+from api.service import Service, service_of
+from errors import DatabaseError, UnknownModel
+from storage.models import (
+    Deployment,
+    Model,
+    ModelFigures,
+    current_deployment,
+    deploy,
+    known_models,
+    model_figures,
+)
+from storage.models import roll_back as roll_back_deployment
 
 manage = APIBlueprint("manage", __name__, abp_tags=[Tag(name="operation")])
 
@@ -31,9 +41,9 @@ def models() -> Response:
     """
     service = service_of(current_app)
     with service.connection() as connection:
-        known = service.storage.known_models(connection)
-        deployment = service.storage.current_deployment(connection)
-        figures = {one.model_id: one for one in service.storage.model_figures(connection)}
+        known = known_models(connection)
+        deployment = current_deployment(connection)
+        figures = {one.model_id: one for one in model_figures(connection)}
     plain = [_model_json(model, figures.get(model.model_id)) for model in known]
     return jsonify(models=plain, deployment=None if deployment is None else _deployment_json(deployment))
 
@@ -52,13 +62,11 @@ def activate(path: ModelPath, body: ActivateBody) -> Response:
     if body.challenger_id == path.model_id:
         return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "a model cannot challenge itself: name another challenger_id")
     with service.connection() as connection:
-        known = {model.model_id for model in service.storage.known_models(connection)}
+        known = {model.model_id for model in known_models(connection)}
         if (unknown := _first_of([path.model_id, body.challenger_id], known)) is not None:
-            return problem(HTTPStatus.NOT_FOUND, f"no model {unknown!r} is known: GET /v1/models names those that are")
+            raise UnknownModel(f"no model {unknown!r} is known: GET /v1/models names those that are")
         try:
-            deployment = service.storage.deploy(
-                connection, path.model_id, challenger_id=body.challenger_id, challenger_share=body.share or 0.0
-            )
+            deployment = deploy(connection, path.model_id, challenger_id=body.challenger_id, challenger_share=body.share or 0.0)
         except DatabaseError as exc:  # what the table does not take; a connection that breaks is told in psycopg's words here
             return problem(HTTPStatus.CONFLICT, str(exc))
     return jsonify(_deployment_json(deployment))
@@ -77,7 +85,7 @@ def roll_back(body: NothingBody) -> Response:
     service = service_of(current_app)
     with service.connection() as connection:
         try:
-            deployment = service.storage.roll_back(connection)
+            deployment = roll_back_deployment(connection)
         except DatabaseError as exc:  # as above
             return problem(HTTPStatus.CONFLICT, str(exc))
     return jsonify(_deployment_json(deployment))

@@ -12,14 +12,14 @@ from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
 from api.bodies import KNOWN_BODIES, ProblemBody
-from errors import DatabaseError, QueueFull, RequestError
+from errors import DatabaseError, QueueFull, RequestError, TooManyRequests, Unauthorised
 from serving.controls import LONGEST_ECHO
 
 RETRY_AFTER_SECONDS = 5  # sent with 503: about as long as a database takes to come back
 LONGEST_DETAIL = 2_000  # signs; a message that repeats what was sent stays readable
 EXAMPLE_BODY = '{"songs": ["id of a song", "id of the next"]}'
 
-_KEY = re.compile(r"b4mr_[\w-]*")
+_KEY = re.compile(r"b4mr_[\w-]+")
 _BODIES = {body.__name__: body for body in KNOWN_BODIES}
 
 
@@ -64,8 +64,14 @@ def handle_errors(app: Flask) -> None:
 
 
 def request_problem(exc: RequestError) -> Response:
-    """A request that cannot be answered."""
-    return problem(exc.status, str(exc), [("Retry-After", str(exc.retry_after_seconds))] if isinstance(exc, QueueFull) else [])
+    """A request that cannot be answered; some say when it may be sent again, or how to show a key."""
+    headers = []
+    if isinstance(exc, QueueFull | TooManyRequests):
+        headers.append(("Retry-After", str(exc.retry_after_seconds)))
+    if isinstance(exc, Unauthorised):
+        headers.append(("WWW-Authenticate", "Bearer"))
+    g.limited = isinstance(exc, TooManyRequests)
+    return problem(exc.status, str(exc), headers)
 
 
 def _database_problem(exc: DatabaseError) -> Response:

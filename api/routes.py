@@ -28,10 +28,11 @@ from api.bodies import (
     StoredBody,
 )
 from api.problems import described, problem_json
-from api.service import Answer, Feedback, Query, Service, service_of
+from api.service import Answer, Query, Service, service_of
 from errors import InvalidSequence, RequestError
 from jobs.desk import Handled
 from serving.controls import checked_count
+from storage.feedback import Event, Feedback, add_feedback
 from storage.requests import State
 
 api = APIBlueprint("api", __name__, abp_tags=[Tag(name="recommendations")])
@@ -56,7 +57,7 @@ _RECOMMEND: dict[str, Any] = {
 }
 _REQUEST: dict[str, Any] = {
     "summary": "What became of an accepted request",
-    "responses": {200: RequestBody, **described(404, 422, 503)},
+    "responses": {200: RequestBody, **described(404, 503)},
 }
 
 
@@ -167,35 +168,29 @@ def similar(path: SongPath, query: SimilarQuery) -> Response:
 @api.post(
     "/v1/feedback",
     summary="What a listener did: played, skipped, liked, never again",
-    responses={200: StoredBody, **described(400, 413, 415, 422, 503)},
+    responses={200: StoredBody, **described(400, 404, 413, 415, 422, 503)},
 )
 def feedback(body: FeedbackBody) -> Response:
     """Store {"listener": "u1", "events": [{"event": "skipped", "song_id": 17}]} and answer {"stored": 1}.
 
     Blocks and skips count from the listener's next request on.  An event that was sent before is not stored again.  422 what is
-    no feedback, or a model that is not known; 503 no database.
+    no feedback; 404 a model that is not known; 503 no database.
     """
     service = service_of(current_app)
     with service.connection() as connection:
-        named = {event.model_id for event in body.events if event.model_id is not None}
-        if named:
-            unknown = named - {model.model_id for model in service.storage.known_models(connection)}
-            if unknown:
-                raise InvalidSequence(f"no model {min(unknown)!r} is known: send the model_id of an answer, or none")
-        stored = service.storage.add_feedback(connection, [_feedback(body.listener, event) for event in body.events])
-    return jsonify(stored=stored)
+        return jsonify(stored=add_feedback(connection, [_feedback(body.listener, event) for event in body.events]))
 
 
 def _feedback(listener: str, event: EventBody) -> Feedback:
     return Feedback(
         listener=listener,
-        event=event.event,
+        event=Event(event.event),
         song_id=None if event.song_id is None else str(event.song_id),
         artist_id=None if event.artist_id is None else str(event.artist_id),
         happened_at=event.happened_at,
         request_id=event.request_id,
         model_id=event.model_id,
-        is_recommended=event.recommended or event.model_id is not None,
+        is_recommended=event.recommended,
         ms_played=event.ms_played,
     )
 
@@ -232,4 +227,5 @@ def _request_json(service: Service, handled: Handled) -> dict[str, Any]:
             for song in handled.songs
         ]
         plain["model_id"] = handled.songs[0].model_id if handled.songs else None
+        plain.update(status.facts or {})
     return plain

@@ -4,12 +4,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Protocol
 
 from flask import Flask
 
-from api.access import Access, Key
+from api.access import Access
 from api.observing import Metrics
 from config import Config
 from errors import RequestError, ServiceUnavailable
@@ -21,6 +20,7 @@ from serving.reasons import SongId
 from serving.recommender import Query as PlainQuery
 from serving.recommender import Recommender
 from storage.connections import Connection
+from storage.keys import ApiKey, active_keys
 from storage.requests import QueueDepth, queue_depth
 
 EXTENSION = "bert4musicrec"
@@ -123,87 +123,6 @@ class LiveOfToday:
             return exc
 
 
-@dataclass(frozen=True, kw_only=True)
-class Feedback:
-    """What a listener did (storage.feedback)."""
-
-    listener: str
-    event: str
-    song_id: str | None
-    artist_id: str | None
-    happened_at: datetime | None
-    request_id: int | None
-    model_id: str | None
-    is_recommended: bool
-    ms_played: int | None
-
-
-class Model(Protocol):
-    """A known model (storage.models)."""
-
-    model_id: str
-    trained_at: datetime | None
-    refused: str | None
-    metrics: Mapping[str, Any]
-
-
-class ModelFigures(Protocol):
-    """What was answered with a model, and what became of it (storage.models); its other attributes are counts."""
-
-    model_id: str
-
-
-class Deployment(Protocol):
-    """Which model answers (storage.models)."""
-
-    deployment_id: int
-    model_id: str
-    challenger_id: str | None
-    challenger_share: float
-    deployed_at: datetime
-
-
-class Storage(Protocol):
-    """The functions of storage.keys, storage.feedback and storage.models that the routes use."""
-
-    def active_keys(self, connection: Connection) -> Sequence[Key]:
-        """Keys that are neither revoked nor expired."""
-        ...
-
-    def add_feedback(self, connection: Connection, events: Sequence[Feedback]) -> int:
-        """Store events; how many were new."""
-        ...
-
-    def known_models(self, connection: Connection) -> Sequence[Model]:
-        """All registered models."""
-        ...
-
-    def model_figures(self, connection: Connection) -> Sequence[ModelFigures]:
-        """Their figures."""
-        ...
-
-    def current_deployment(self, connection: Connection) -> Deployment | None:
-        """Which model answers."""
-        ...
-
-    def deploy(
-        self, connection: Connection, model_id: str, *, challenger_id: str | None = None, challenger_share: float = 0.0
-    ) -> Deployment:
-        """Activate a model."""
-        ...
-
-    def roll_back(self, connection: Connection) -> Deployment:
-        """Activate what was active before."""
-        ...
-
-
-class StorageOfToday:
-    """Stands in for the modules of storage until they are there."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise ServiceUnavailable(f"{name} is not there yet")
-
-
 # --- what the app holds ------------------------------------------------------------------------------------------------------
 
 
@@ -214,7 +133,6 @@ class Service:
     config: Config
     live: Live
     desk: RequestDesk | None  # None: no database is configured
-    storage: Storage = field(default_factory=StorageOfToday)
     access: Access = field(init=False)
     metrics: Metrics = field(init=False)
     worker: Worker | None = None  # these two are set by whoever starts one beside the app
@@ -246,9 +164,9 @@ class Service:
         with self.desk._connection() as connection:  # a seam: to become public in jobs.desk
             yield connection
 
-    def _active_keys(self) -> Sequence[Key]:
+    def _active_keys(self) -> Sequence[ApiKey]:
         with self.connection() as connection:
-            return self.storage.active_keys(connection)
+            return active_keys(connection)
 
     def queue_depth(self) -> QueueDepth:
         """How much is open in the request table.  Raises as `connection` does."""
