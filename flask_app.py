@@ -36,7 +36,8 @@ from api.access import secure
 from api.description import add_routes, new_openapi
 from api.observing import NamesRequests, begin
 from api.problems import handle_errors, problem
-from api.service import EXTENSION, LiveOfToday, Service, service_of
+from api.service import EXTENSION, LiveOfToday, Service
+from api.service import service_of as service_of
 from config import Config, ServiceConfig, add_arguments
 from errors import ConfigError, exit_code_of
 from jobs.desk import RequestDesk

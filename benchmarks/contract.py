@@ -96,6 +96,11 @@ def schema_of_app(app: OpenAPI, headers: dict[str, str] | None = None) -> Any:
     return schemathesis.openapi.from_wsgi(DOCUMENT, app, config=_config(headers), headers=headers or {})
 
 
+def schema_at(address: str, headers: dict[str, str] | None = None) -> Any:
+    """The document of a service that listens at http://host:port."""
+    return schemathesis.openapi.from_url(f"{address}{DOCUMENT}", config=_config(headers), headers=headers or {})
+
+
 def _config(headers: dict[str, str] | None) -> SchemathesisConfig:
     config = SchemathesisConfig.from_path(SETTINGS)
     config.projects.default.update(headers=headers, continue_on_failure=True)
@@ -105,7 +110,7 @@ def _config(headers: dict[str, str] | None) -> SchemathesisConfig:
 @contextmanager
 def _schema_of(arguments: argparse.Namespace, headers: dict[str, str] | None) -> Iterator[Any]:
     if arguments.address:
-        yield schemathesis.openapi.from_url(f"{arguments.address}{DOCUMENT}", config=_config(headers), headers=headers or {})
+        yield schema_at(arguments.address, headers)
         return
     with app_of(arguments) as app:
         yield schema_of_app(app, headers)

@@ -37,13 +37,14 @@ def app_of(arguments: argparse.Namespace) -> Iterator[OpenAPI]:
 
 
 @contextmanager
-def address_of(app: OpenAPI) -> Iterator[tuple[str, int]]:
-    """A waitress that serves an app from a thread of this process, until the end of the with statement."""
+def address_of(app: OpenAPI) -> Iterator[str]:
+    """http://host:port of a waitress in a thread of this process; the app is closed at the end of the with statement."""
     with listening(app) as server:
         thread = threading.Thread(target=server.run, name="server", daemon=True)
         thread.start()
         try:
-            yield server.effective_host, server.effective_port
+            yield f"http://{server.effective_host}:{server.effective_port}"
         finally:
             server.close()
+            server.asyncore.close_all(server._map)
             thread.join(10)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.contract import DOCUMENT, check, schema_of_app
+from benchmarks.contract import DOCUMENT, check, schema_at, schema_of_app
+from benchmarks.served import address_of
 from config import Config, ServiceConfig
 from flask_app import create_app, service_of
 from storage.connections import connect
@@ -71,11 +72,8 @@ def test_no_made_up_request_gets_an_answer_that_is_not_described(filled_database
 
 def test_nor_where_keys_are_needed(filled_database_url):
     key, text = new_key(may_manage=True, requests_per_minute=1_000_000)
-    config = Config(service=ServiceConfig(require_key="always", max_body_bytes=100_000, wait_seconds=0.05))
+    config = Config(service=ServiceConfig(require_key="always", port=0, wait_seconds=0.05))
     app = fake_app(config, keys=[key], database_url=filled_database_url)
-    headers = {"Authorization": f"Bearer {text}"}
-    try:
-        checked = check(schema_of_app(app, headers), examples=4, is_repeatable=True)
-    finally:
-        service_of(app).close()
+    with address_of(app) as address:
+        checked = check(schema_at(address, {"Authorization": f"Bearer {text}"}), examples=3, is_repeatable=True)
     assert (checked.failures, checked.answers_500, len(checked.operations)) == (set(), 0, len(STATUSES))
