@@ -152,7 +152,7 @@ def _serve(config: Config, recommender: Recommender, url: str, stopping: threadi
             migrate(connection)
     app = create_app(config, recommender=recommender, database_url=url, stopping=stopping)
     with listening(app) as server, working(app, url):
-        _announce(recommender, server)
+        _announce(recommender, server, needs_key=service_of(app).access.needs_key)
         server.run()
 
 
@@ -238,12 +238,14 @@ def working(app: OpenAPI, url: str) -> Iterator[None]:
         service.worker_thread.join()
 
 
-def _announce(recommender: Recommender, server: Any) -> None:
+def _announce(recommender: Recommender, server: Any, *, needs_key: bool) -> None:
     """The one line that a person who starts the service looks for."""
     host, port = server.effective_host, server.effective_port
     address = f"http://[{host}]:{port}" if ":" in str(host) else f"http://{host}:{port}"
     body = shlex.quote(json.dumps({"songs": [plain_id(song_id) for song_id in recommender.example_songs(2)]}))
-    print(f"serving on {address}, try: curl -s {address}/v1/recommend -H 'Content-Type: application/json' -d {body}", flush=True)
+    key = ' -H "Authorization: Bearer $KEY"' if needs_key else ""
+    call = f"curl -s {address}/v1/recommend{key} -H 'Content-Type: application/json' -d {body}"
+    print(f"serving on {address}, try: {call}", flush=True)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ class Access:
         self._window = MovingWindow()
 
     def admit(self) -> None:
-        """Let a request go on.  Raises Unauthorised, TooManyRequests, Forbidden, ServiceUnavailable before keys were ever read."""
+        """Let a request go on.  Raises Unauthorised, TooManyRequests and Forbidden; ServiceUnavailable until keys were read."""
         if not self.needs_key:
             return
         key = self._key_of(request.headers.get("Authorization"))

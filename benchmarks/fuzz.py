@@ -223,6 +223,8 @@ def _note(connection: socket.socket, sent: bytes, ends: bool, outcome: Outcome) 
     try:
         connection.sendall(sent)
         answer = connection.recv(65_536)
+        if answer.startswith(b"HTTP/1.1 100"):  # go on: the answer itself follows
+            answer = answer.partition(b"\r\n\r\n")[2] or connection.recv(65_536)
     except TimeoutError:
         if ends:
             outcome.hangs += 1
