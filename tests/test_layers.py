@@ -17,6 +17,7 @@ FLOORS = [
     {"preprocessing", "engine"},
     {"serving", "train"},
     {"jobs", "web", "manage"},
+    {"api"},
     {"flask_app"},
     {"cli", "wsgi", "gunicorn.conf"},  # `cli.py serve` starts the service, and so does gunicorn
 ]
@@ -34,6 +35,7 @@ FORBIDDEN = {
     "exporters": {"torch", "flask"},
     "preprocessing_utils": {"torch", "flask"},
     "health": {"torch", "numpy", "flask"},  # asked every few seconds
+    "api": {"train", "engine.schedule", "engine.progress", "engine.processes"},
     "flask_app": {"train", "engine.schedule", "engine.progress", "engine.processes"},
 }
 

@@ -1,0 +1,231 @@
+"""The routes that listeners' applications use: recommend, search, similar songs, feedback.
+
+`POST /recommend` and `GET /requests/N` are also at the addresses that they had before there were versions.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response, current_app, jsonify, request
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+
+from api.bodies import (
+    AnswerBody,
+    AnswersBody,
+    BatchBody,
+    EventBody,
+    FeedbackBody,
+    FoundBody,
+    RecommendBody,
+    RecommendHeaders,
+    RequestBody,
+    RequestPath,
+    SearchQuery,
+    SimilarQuery,
+    SongPath,
+    StoredBody,
+)
+from api.problems import described, problem_json
+from api.service import Answer, Query, Service, service_of
+from errors import InvalidSequence, RequestError
+from jobs.desk import Handled
+from serving.controls import checked_count
+from storage.feedback import Event, Feedback, add_feedback
+from storage.requests import State
+
+api = APIBlueprint("api", __name__, abp_tags=[Tag(name="recommendations")])
+
+# Read by hand: flask-openapi3 would make the schema of the header anew with each request, which takes 250 us.
+IDEMPOTENCY_KEY = "Idempotency-Key"
+_HEADER = {
+    "parameters": [
+        {
+            "name": IDEMPOTENCY_KEY,
+            "in": "header",
+            "required": False,
+            "description": RecommendHeaders.model_fields["idempotency_key"].description,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        }
+    ]
+}
+_RECOMMEND: dict[str, Any] = {
+    "summary": "Continue a sequence of songs, or a playlist of the database",
+    "responses": {200: AnswerBody, 202: RequestBody, **described(400, 404, 413, 415, 422, 429, 503)},
+    "openapi_extensions": _HEADER,
+}
+_REQUEST: dict[str, Any] = {
+    "summary": "What became of an accepted request",
+    "responses": {200: RequestBody, **described(404, 503)},
+}
+
+
+@api.post("/v1/recommend", **_RECOMMEND)
+@api.post("/recommend", endpoint="recommend_unversioned", **_RECOMMEND)
+def recommend(body: RecommendBody) -> tuple[Response, int]:
+    """Answer a sequence at once, accept a playlist.
+
+    200 {"songs": [{"song_id": 17, "rank": 1, "score": 4.2, "reasons": [...]}], "unknown": [], "fallback": null, "rules":
+    {"applied": ["max_per_artist"], "relaxed": []}, "seed": null, "model": {...}} for songs.
+    202 {"playlist_id": 7, "status": "accepted", "request_id": 12} for a playlist_id; with "wait": true 200 and its songs, or
+    still 202 after wait_seconds.  With an Idempotency-Key the same body again gets the same request_id.  400 no JSON; 404 no
+    such playlist; 413 and 415 body; 422 what cannot be continued, or a key that was sent with another body; 429 the queue is
+    full, come back after Retry-After; 503 no model or no database.
+    """
+    service, key = service_of(current_app), _idempotency_key()
+    checked_count(body.count, service.config.service)
+    if body.songs is not None:
+        answer = service.live.recommend(Query(songs=body.songs, controls=body), body.listener)
+        return jsonify(_counted(service, answer, body.songs)), HTTPStatus.OK
+    return _recommend_playlist(service, body, key)
+
+
+def _recommend_playlist(service: Service, body: RecommendBody, key: str | None) -> tuple[Response, int]:
+    desk = service.open_desk()
+    request_id = desk.accept(str(body.playlist_id), body.as_options(), idempotency_key=key)
+    if service.worker is not None:
+        service.worker.nudge()
+    accepted = {"playlist_id": body.playlist_id, "status": "accepted", "request_id": request_id}
+    if not body.wait:
+        return jsonify(accepted), HTTPStatus.ACCEPTED
+    handled = desk.wait(request_id, service.config.service.wait_seconds)
+    if handled is None:
+        return jsonify(accepted), HTTPStatus.ACCEPTED
+    if handled.status.state is State.FAILED:
+        raise InvalidSequence(f"request {request_id} failed: {handled.status.error}")
+    return jsonify(_request_json(service, handled) | {"playlist_id": body.playlist_id}), HTTPStatus.OK
+
+
+def _idempotency_key() -> str | None:
+    sent = request.headers.get(IDEMPOTENCY_KEY)
+    return None if sent is None else RecommendHeaders.model_validate({IDEMPOTENCY_KEY: sent}).idempotency_key
+
+
+def _counted(service: Service, answer: Answer, songs: Sequence[Any]) -> Mapping[str, Any]:
+    """An answer as JSON; the metrics know of it."""
+    plain = answer.as_json()
+    service.metrics.answered(plain, len(songs))
+    return plain
+
+
+@api.post(
+    "/v1/recommend/batch",
+    summary="Continue several sequences of songs",
+    responses={200: AnswersBody, **described(400, 413, 415, 422, 503)},
+)
+def recommend_batch(body: BatchBody) -> Response:
+    """Answer {"answers": [{"songs": [...], ...}, {"error": {"status": 422, "detail": "the sequence is empty: ...", ...}}]}.
+
+    The controls are those of POST /v1/recommend and count for all.  A sequence that cannot be continued has its error in its
+    place, and the rest is answered.  422 for what is no list of lists of ids, and for more than max_batch of them; 503 no model.
+    """
+    service = service_of(current_app)
+    checked_count(body.count, service.config.service)
+    most = service.config.service.max_batch
+    if len(body.sequences) > most:
+        raise InvalidSequence(
+            f"the batch has {len(body.sequences)} sequences, over max_batch ({most}): send them in several requests"
+        )
+    service.recommender()
+    answers = service.live.recommend_many([Query(songs=songs, controls=body) for songs in body.sequences])
+    plain = [
+        {"error": problem_json(answer.status, str(answer))}
+        if isinstance(answer, RequestError)
+        else _counted(service, answer, songs)
+        for answer, songs in zip(answers, body.sequences, strict=True)
+    ]
+    return jsonify(answers=plain)
+
+
+@api.get("/v1/songs", summary="Find songs by words", responses={200: FoundBody, **described(422, 503)})
+def search(query: SearchQuery) -> Response:
+    """Answer {"songs": [{"song_id": 17, "title": "...", "artist_name": "...", "album_title": "..."}]}, the best match first.
+
+    422 no words, or a count out of bounds; 503 no model.
+    """
+    service = service_of(current_app)
+    count = checked_count(query.count, service.config.service)
+    service.recommender()
+    return jsonify(songs=service.live.search(query.q, count))
+
+
+@api.get(
+    "/v1/songs/<text:song_id>/similar",
+    summary="The songs most like one",
+    responses={200: AnswerBody, **described(404, 422, 503)},
+)
+def similar(path: SongPath, query: SimilarQuery) -> Response:
+    """Answer like POST /v1/recommend, with the songs most like one, whoever made them: no rule is applied.
+
+    404 no such song; 422 no id of this catalogue, or a count out of bounds; 503 no model.
+    """
+    service = service_of(current_app)
+    count = checked_count(query.count, service.config.service)
+    return jsonify(service.live.similar(service.recommender().id_from(path.song_id), count).as_json())
+
+
+@api.post(
+    "/v1/feedback",
+    summary="What a listener did: played, skipped, liked, never again",
+    responses={200: StoredBody, **described(400, 404, 413, 415, 422, 503)},
+)
+def feedback(body: FeedbackBody) -> Response:
+    """Store {"listener": "u1", "events": [{"event": "skipped", "song_id": 17}]} and answer {"stored": 1}.
+
+    Blocks and skips count from the listener's next request on.  An event that was sent before is not stored again.  422 what is
+    no feedback; 404 a model that is not known; 503 no database.
+    """
+    service = service_of(current_app)
+    with service.connection() as connection:
+        return jsonify(stored=add_feedback(connection, [_feedback(body.listener, event) for event in body.events]))
+
+
+def _feedback(listener: str, event: EventBody) -> Feedback:
+    return Feedback(
+        listener=listener,
+        event=Event(event.event),
+        song_id=None if event.song_id is None else str(event.song_id),
+        artist_id=None if event.artist_id is None else str(event.artist_id),
+        happened_at=event.happened_at,
+        request_id=event.request_id,
+        model_id=event.model_id,
+        is_recommended=event.recommended,
+        ms_played=event.ms_played,
+    )
+
+
+@api.get("/v1/requests/<int:request_id>", **_REQUEST)
+@api.get("/requests/<int:request_id>", endpoint="get_request_unversioned", **_REQUEST)
+def get_request(path: RequestPath) -> Response:
+    """Answer {"request_id": 12, "playlist_id": "7", "status": "done", "songs": [...], "model_id": ...}.
+
+    `status` is accepted, running, done or failed; a failed request has its `error`.  404 no such request; 503 no database.
+    """
+    service = service_of(current_app)
+    return jsonify(_request_json(service, service.open_desk().look_up(path.request_id)))
+
+
+def _request_json(service: Service, handled: Handled) -> dict[str, Any]:
+    """A request as RequestBody describes it; song ids in the type that the model's catalogue has, where one is loaded."""
+    status, recommender = handled.status, service.live.recommender
+    plain: dict[str, Any] = {
+        "request_id": status.request_id,
+        "playlist_id": status.playlist_id,
+        "status": "accepted" if status.state is State.QUEUED else status.state.value,
+    }
+    if status.state is State.FAILED:
+        plain["error"] = status.error
+    if status.state is State.DONE:
+        plain["songs"] = [
+            {
+                "song_id": recommender.plain_id_from(song.song_id) if recommender else song.song_id,
+                "rank": song.rank,
+                "score": song.score,
+                "reasons": song.reasons,
+            }
+            for song in handled.songs
+        ]
+        plain["model_id"] = handled.songs[0].model_id if handled.songs else None
+        plain.update(status.facts or {})
+    return plain

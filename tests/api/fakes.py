@@ -1,0 +1,100 @@
+"""A recommender and tables that answer at once and always the same, so that tests see the HTTP side alone."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from api.access import Access
+from config import Config, ServiceConfig
+from errors import InvalidSequence, RequestError, UnknownSong
+from flask_app import create_app, service_of
+from storage.keys import ApiKey, hash_of
+
+MODEL = {"model_id": "run/epoch-001/0123456789ab", "version": "0123456789ab", "trained_at": "2026-01-02T03:04:05+00:00"}
+SONG = {"song_id": "s05", "rank": 1, "score": 1.5, "reasons": [{"kind": "same_artist", "text": "same artist as song s00"}]}
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+LAN = Config(service=ServiceConfig(host="0.0.0.0"))
+
+
+@dataclass(frozen=True)
+class FakeAnswer:
+    songs: tuple[dict[str, Any], ...] = (SONG,)
+    unknown: tuple[str, ...] = ()
+    fallback: str | None = None
+
+    def as_json(self):
+        rules = {"applied": ["max_per_artist"], "relaxed": []}
+        songs, unknown = list(self.songs), list(self.unknown)
+        return {"songs": songs, "unknown": unknown, "fallback": self.fallback, "rules": rules, "seed": None, "model": MODEL}
+
+
+class FakeInfo:
+    model_id = MODEL["model_id"]
+    trained_at = datetime.fromisoformat(MODEL["trained_at"])
+
+    def as_json(self):
+        return MODEL
+
+
+class FakeRecommender:
+    info = FakeInfo()
+
+    def id_from(self, text):
+        return text
+
+    plain_id_from = id_from
+
+
+class FakeLive:
+    """Knows the songs s00 to s11; what it was asked is in `asked`."""
+
+    def __init__(self, recommender=None):
+        self.recommender = recommender or FakeRecommender()
+        self.asked = []
+
+    def recommend(self, query, key):
+        self.asked.append((query, key))
+        if not query.songs:
+            raise InvalidSequence("the sequence is empty: send at least one song")
+        unknown = tuple(song for song in query.songs if not is_known(song))
+        return FakeAnswer(unknown=unknown, fallback="popular" if len(unknown) == len(query.songs) else None)
+
+    def recommend_many(self, queries):
+        return [self._or_error(query) for query in queries]
+
+    def _or_error(self, query):
+        try:
+            return self.recommend(query, None)
+        except RequestError as exc:
+            return exc
+
+    def similar(self, song_id, count):
+        if not is_known(song_id):
+            raise UnknownSong(f"no song {song_id!r} in the catalogue")
+        return FakeAnswer()
+
+    def search(self, text, count):
+        return [{"song_id": "s05", "title": text, "artist_name": None, "album_title": None}][:count]
+
+    def state(self):
+        return {"new_songs": 3, "index": "int8", "catalogue_age_seconds": 12.5}
+
+
+def is_known(song):
+    return isinstance(song, str) and len(song) == 3 and song[0] == "s" and song[1:].isdigit() and int(song[1:]) < 12
+
+
+def new_key(key_id="0123456789ab", secret="5e" * 32, **facts):
+    """(the key, its text)"""
+    plain = {"name": "a test", "may_manage": False, "requests_per_minute": None, "expires_at": None, "created_at": CREATED}
+    return ApiKey(key_id=key_id, secret_hash=hash_of(secret), **{**plain, **facts}), f"b4mr_{key_id}_{secret}"
+
+
+def fake_app(config=None, *, keys=None, database_url=None, live=None):
+    """An app over a fake recommender; `keys` stand in for those of the database."""
+    app = create_app(config or Config(), database_url=database_url)
+    service = service_of(app)
+    service.live = live or FakeLive()
+    if keys is not None:
+        service.access = Access(service.config.service, lambda: keys)
+    return app
