@@ -22,7 +22,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -36,16 +36,16 @@ from api.access import secure
 from api.description import add_routes, new_openapi
 from api.observing import NamesRequests, begin
 from api.problems import handle_errors, problem
-from api.service import EXTENSION, LiveOfToday, Service
+from api.service import EXTENSION, Service
 from api.service import service_of as service_of
 from config import Config, ServiceConfig, add_arguments
 from errors import ConfigError, exit_code_of
 from jobs.desk import RequestDesk
 from jobs.logs import write_json_lines
-from jobs.process import log_to_stderr
+from jobs.process import following, log_to_stderr
 from jobs.worker import Worker
 from serving.choice import serving_config
-from serving.live import LiveRecommender
+from serving.follower import Follower
 from serving.reasons import plain_id
 from serving.recommender import Recommender
 from storage.connections import connect, database_url
@@ -79,7 +79,9 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = config.service.max_body_bytes
     stopping = stopping or threading.Event()
     desk = None if database_url is None else RequestDesk(database_url, config=config, stopping=stopping)
-    service = Service(config=config, live=LiveOfToday(LiveRecommender(recommender)), desk=desk, stopping=stopping)
+    service = Service(config=config, desk=desk, stopping=stopping)
+    if recommender is not None:
+        service.live.swap(recommender)
     app.extensions[EXTENSION] = service
 
     @app.before_request
@@ -127,33 +129,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C; raises the family of errors.py for what keeps it from starting."""
     log_to_stderr()
     config = serving_config(_parser().parse_args(argv))
-    _log_as(config.service.log_format)
+    log_as(config.service.log_format)
     stopping = threading.Event()
-    with _stopped_by_signals(stopping):
-        torch.set_num_threads(config.service.torch_threads)
-        recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
-        with database_url(config.database) as url:
-            _serve(config, recommender, url, stopping)
+    with _stopped_by_signals(stopping), running_app(config, stopping) as app, listening(app) as server:
+        _announce(service_of(app), server)
+        server.run()
     return 0
 
 
-def _log_as(log_format: str) -> None:
+@contextmanager
+def running_app(config: Config, stopping: threading.Event | None = None) -> Iterator[OpenAPI]:
+    """The app with its model and database and the threads beside it, for any server; all of it ends with the with statement.
+
+    Raises the family of errors.py for what keeps it from starting.
+    """
+    torch.set_num_threads(config.service.torch_threads)
+    with database_url(config.database) as url:
+        if config.database.is_embedded:
+            with connect(url) as connection:  # our own server, so nobody else would bring its schema up to date
+                migrate(connection)
+        app = create_app(config, database_url=url, stopping=stopping)
+        service = service_of(app)
+        service.follower = Follower(service.live, config, url)
+        with closing(service):
+            service.follower.start()
+            with following(service.follower, service.stopping), working(app, url):
+                yield app
+
+
+def log_as(log_format: str) -> None:
     """The form of the settings for all log lines, each with the id of the request that it belongs to."""
     if log_format == "json":
         write_json_lines()
     for handler in logging.getLogger().handlers:
         handler.addFilter(NamesRequests())
-
-
-def _serve(config: Config, recommender: Recommender, url: str, stopping: threading.Event) -> None:
-    """Listen and work until a signal comes."""
-    if config.database.is_embedded:
-        with connect(url) as connection:  # our own server, so nobody else would bring its schema up to date
-            migrate(connection)
-    app = create_app(config, recommender=recommender, database_url=url, stopping=stopping)
-    with listening(app) as server, working(app, url):
-        _announce(recommender, server, needs_key=service_of(app).access.needs_key)
-        server.run()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,16 +191,9 @@ def _stopped_by_signals(stopping: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def listening(app: OpenAPI) -> Iterator[Any]:
-    """A waitress server on the address of the settings; the app's resources are closed after it."""
-    service = service_of(app)
-    try:
-        server = _listen(app, service.config.service)
-        try:
-            yield server
-        finally:
-            server.close()
-    finally:
-        service.close()
+    """A waitress server on the address of the settings."""
+    with closing(_listen(app, service_of(app).config.service)) as server:
+        yield server
 
 
 def _listen(app: OpenAPI, settings: ServiceConfig) -> Any:
@@ -220,13 +222,7 @@ def working(app: OpenAPI, url: str) -> Iterator[None]:
     if not service.config.service.worker:
         yield
         return
-    worker = Worker(
-        url,
-        recommender=lambda: service.live.recommender,
-        config=service.config.service,
-        queries_folder=service.config.database.queries_folder,
-        connect_timeout_seconds=service.config.database.connect_timeout_seconds,
-    )
+    worker = Worker(url, live=service.live, config=service.config)
     service.worker = worker
     service.worker_thread = threading.Thread(target=worker.run, args=[service.stopping], name="worker")
     service.worker_thread.start()
@@ -238,12 +234,12 @@ def working(app: OpenAPI, url: str) -> Iterator[None]:
         service.worker_thread.join()
 
 
-def _announce(recommender: Recommender, server: Any, *, needs_key: bool) -> None:
+def _announce(service: Service, server: Any) -> None:
     """The one line that a person who starts the service looks for."""
     host, port = server.effective_host, server.effective_port
     address = f"http://[{host}]:{port}" if ":" in str(host) else f"http://{host}:{port}"
-    body = shlex.quote(json.dumps({"songs": [plain_id(song_id) for song_id in recommender.example_songs(2)]}))
-    key = ' -H "Authorization: Bearer $KEY"' if needs_key else ""
+    body = shlex.quote(json.dumps({"songs": [plain_id(song_id) for song_id in service.recommender().example_songs(2)]}))
+    key = ' -H "Authorization: Bearer $KEY"' if service.access.needs_key else ""
     call = f"curl -s {address}/v1/recommend{key} -H 'Content-Type: application/json' -d {body}"
     print(f"serving on {address}, try: {call}", flush=True)
 

@@ -102,6 +102,12 @@ class Place:
         """
         return self._before[:, :reach]
 
+    def of_songs_below(self, n_songs: int) -> "Place":
+        """The same places, with every song from number `n_songs` on unknown."""
+        other = copy.copy(self)
+        other._before = torch.where(self._before < n_songs, self._before, UNKNOWN)
+        return other
+
 
 class Source(nn.Module):
     """One way to find songs.  `initial_weights` has an entry per signal: what the gates begin with."""
@@ -341,8 +347,7 @@ class OfOldSongs(Source):
 
     def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
         """What the source finds for the old songs."""
-        old = torch.where(place.songs < self.n_songs, place.songs, UNKNOWN)
-        return self.source(place._replace(songs=old), origin, song_plays)
+        return self.source(place.of_songs_below(self.n_songs), origin, song_plays)
 
 
 class Memory(nn.Module):

@@ -7,22 +7,15 @@ before it ends, else the worker's thread keeps it alive.  `gunicorn.conf.py` doe
 
 import argparse
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
-import torch
 from flask import Flask
 
 from config import Config
 from errors import BERT4MusicRecError
-from flask_app import create_app, service_of
+from flask_app import log_as, running_app, service_of
 from jobs.process import log_to_stderr
-from jobs.worker import Worker
 from serving.choice import serving_config
-from serving.recommender import Recommender
-from storage.connections import connect, database_url
-from storage.migrate import migrate
 
 EXTENSION = "bert4musicrec.process"
 # A worker of gunicorn that ends so has its master stop with one line instead of trying again and again.
@@ -55,7 +48,9 @@ def application() -> Flask:
     """
     log_to_stderr()
     try:
-        return opened(serving_config(argparse.Namespace(config=None, demo=False)))
+        config = serving_config(argparse.Namespace(config=None, demo=False))
+        log_as(config.service.log_format)
+        return opened(config)
     except BERT4MusicRecError as exc:
         print(f"error: {' '.join(str(exc).split())}", file=sys.stderr, flush=True)
         raise SystemExit(CANNOT_START) from exc
@@ -63,38 +58,7 @@ def application() -> Flask:
 
 def opened(config: Config) -> Flask:
     """An application that holds its resources until its `Process` is closed.  Raises the family of errors.py."""
-    torch.set_num_threads(config.service.torch_threads)
     with ExitStack() as resources:
-        recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
-        url = resources.enter_context(database_url(config.database))
-        if config.database.is_embedded:
-            with connect(url) as connection:  # our own server, so nobody else would bring its schema up to date
-                migrate(connection)
-        app = create_app(config, recommender=recommender, database_url=url)
-        resources.callback(service_of(app).close)
-        if config.service.worker:
-            resources.enter_context(_working(app, url))
+        app = resources.enter_context(running_app(config))
         app.extensions[EXTENSION] = Process(app, resources.pop_all())
     return app
-
-
-@contextmanager
-def _working(app: Flask, url: str) -> Iterator[None]:
-    """One worker on the request table in a thread of this process."""
-    service = service_of(app)
-    worker = Worker(
-        url,
-        recommender=lambda: service.live.recommender,
-        config=service.config.service,
-        queries_folder=service.config.database.queries_folder,
-        connect_timeout_seconds=service.config.database.connect_timeout_seconds,
-    )
-    service.worker = worker
-    service.worker_thread = threading.Thread(target=worker.run, args=[service.stopping], name="worker")
-    service.worker_thread.start()
-    try:
-        yield
-    finally:
-        service.stopping.set()
-        worker.nudge()
-        service.worker_thread.join()

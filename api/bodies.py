@@ -340,8 +340,9 @@ class FoundSongBody(BaseModel):
 
     song_id: int | str
     title: str | None = None
-    artist_name: str | None = None
-    album_title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    features: dict[str, float] = Field({}, description="what is known of it, in the units of the database")
 
 
 class FoundBody(BaseModel):
@@ -406,8 +407,15 @@ class ReadinessBody(BaseModel):
 
     model: str
     model_id: str | None
+    challenger_id: str | None = None
+    challenger_share: float | None = None
     database: str
     worker: str
+    songs: int | None = Field(None, description="that can be recommended")
+    new_songs: int | None = Field(None, description="of them were in no training")
+    index: str | None = Field(None, description="how the best songs are found")
+    catalogue_read_at: float | None = Field(None, description="when the songs were read, in seconds since 1970")
+    refused: str | None = Field(None, description="why a model was refused, the newest one")
 
 
 KNOWN_BODIES: Sequence[type[BaseModel]] = (

@@ -69,6 +69,7 @@ def activate(path: ModelPath, body: ActivateBody) -> Response:
             deployment = deploy(connection, path.model_id, challenger_id=body.challenger_id, challenger_share=body.share or 0.0)
         except DatabaseError as exc:  # what the table does not take; a connection that breaks is told in psycopg's words here
             return problem(HTTPStatus.CONFLICT, str(exc))
+    _notice(service)
     return jsonify(_deployment_json(deployment))
 
 
@@ -88,7 +89,14 @@ def roll_back(body: NothingBody) -> Response:
             deployment = roll_back_deployment(connection)
         except DatabaseError as exc:  # as above
             return problem(HTTPStatus.CONFLICT, str(exc))
+    _notice(service)
     return jsonify(_deployment_json(deployment))
+
+
+def _notice(service: Service) -> None:
+    """Look at once in this process; the others do within model_poll_seconds."""
+    if service.follower is not None:
+        service.follower.nudge()
 
 
 def _first_of(wanted: Iterable[str | None], known: set[str]) -> str | None:
@@ -136,7 +144,7 @@ def readyz() -> tuple[Response, int]:
     service = service_of(current_app)
     state = _readiness(service)
     is_ready = state["model"] == "loaded" and state["database"] != "unreachable" and state["worker"] in ("none", "running")
-    return jsonify({**service.live.state(), **state}), HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return jsonify({**service.state(), **state}), HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def _readiness(service: Service) -> dict[str, Any]:

@@ -98,6 +98,10 @@ class Observed(Protocol):
         """The recommender in service."""
         ...
 
+    def state(self) -> Mapping[str, Any]:
+        """What is in service, as plain values."""
+        ...
+
     def worker_state(self) -> str:
         """The worker in one word."""
         ...
@@ -210,10 +214,10 @@ class _States(Collector):
             )
             age = time.time() - info.trained_at.timestamp()
             yield GaugeMetricFamily(f"{PREFIX}_model_age_seconds", "Since the model in service was trained.", value=age)
-        state = live.state()
+        state = self._observed.state()
         for name, sentence in (
             ("new_songs", "Songs of the database that can be recommended and were in no training."),
-            ("catalogue_age_seconds", "Since names, features and new songs were read from the database."),
+            ("catalogue_read_at", "When names, features and new songs were read from the database, in seconds since 1970."),
         ):
             if state.get(name) is not None:
                 yield GaugeMetricFamily(f"{PREFIX}_{name}", sentence, value=float(state[name]))

@@ -28,9 +28,10 @@ from api.bodies import (
     StoredBody,
 )
 from api.problems import described, problem_json
-from api.service import Answer, Query, Service, service_of
+from api.service import Service, service_of
 from errors import InvalidSequence, RequestError
 from jobs.desk import Handled
+from serving.answers import Answer
 from serving.controls import checked_count
 from storage.feedback import Event, Feedback, add_feedback
 from storage.requests import State
@@ -76,7 +77,7 @@ def recommend(body: RecommendBody) -> tuple[Response, int]:
     service, key = service_of(current_app), _idempotency_key()
     checked_count(body.count, service.config.service)
     if body.songs is not None:
-        answer = service.live.recommend(Query(songs=body.songs, controls=body), body.listener)
+        answer = service.recommend(body.songs, body)
         return jsonify(_counted(service, answer, body.songs)), HTTPStatus.OK
     return _recommend_playlist(service, body, key)
 
@@ -128,7 +129,7 @@ def recommend_batch(body: BatchBody) -> Response:
             f"the batch has {len(body.sequences)} sequences, over max_batch ({most}): send them in several requests"
         )
     service.recommender()
-    answers = service.live.recommend_many([Query(songs=songs, controls=body) for songs in body.sequences])
+    answers = service.recommend_many(body.sequences, body)
     plain = [
         {"error": problem_json(answer.status, str(answer))}
         if isinstance(answer, RequestError)
@@ -140,7 +141,7 @@ def recommend_batch(body: BatchBody) -> Response:
 
 @api.get("/v1/songs", summary="Find songs by words", responses={200: FoundBody, **described(422, 503)})
 def search(query: SearchQuery) -> Response:
-    """Answer {"songs": [{"song_id": 17, "title": "...", "artist_name": "...", "album_title": "..."}]}, the best match first.
+    """Answer {"songs": [{"song_id": 17, "title": "...", "artist": "...", "album": "...", "features": {...}}]}, best match first.
 
     422 no words, or a count out of bounds; 503 no model.
     """

@@ -1,20 +1,15 @@
 """The service as it would be started from the same settings, for benchmarks that ask it: as an app, or listening on loopback."""
 
 import argparse
-import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from flask_openapi3.openapi import OpenAPI
 
 from config import add_arguments
-from flask_app import create_app, listening, service_of, working
+from flask_app import listening, running_app
 from serving.choice import serving_config
-from serving.recommender import Recommender
-from storage.connections import connect, database_url
-from storage.migrate import migrate
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +20,8 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def app_of(arguments: argparse.Namespace) -> Iterator[OpenAPI]:
     """The app over the model and the database that the arguments name; the embedded database unless they name one."""
-    config = serving_config(arguments)
-    torch.set_num_threads(config.service.torch_threads)
-    recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
-    with database_url(config.database) as url:
-        with connect(url) as connection:
-            migrate(connection)
-        app = create_app(config, recommender=recommender, database_url=url)
-        with contextlib.closing(service_of(app)), working(app, url):
-            yield app
+    with running_app(serving_config(arguments)) as app:
+        yield app
 
 
 @contextmanager

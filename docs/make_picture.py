@@ -17,9 +17,9 @@ from xml.sax.saxutils import escape
 from cli import DEMO_DATA, read_sequence
 from config import PROJECT_ROOT, Config, add_arguments, config_from_arguments
 from errors import exit_code_of
-from serving.reasons import SongId
 from serving.answers import Answer, Query
 from serving.controls import Controls
+from serving.reasons import SongId
 from serving.recommender import Recommender
 from storage.catalogue import SongCard, song_cards
 from storage.connections import connect, database_url, expected_errors

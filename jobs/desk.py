@@ -19,7 +19,7 @@ from storage.requests import Recommendation, RequestStatus, State, add_request, 
 from storage.source import sequence_by_id
 
 # How long a thread stays for a connection of the pool: while a database is away, an answer that says so is worth more.
-POOL_PATIENCE_SECONDS = 3.0
+POOL_PATIENCE_SECONDS = 1.0
 # After a failed attempt the next threads are told at once instead of queueing up behind attempts of their own.
 RETRY_SECONDS = 1.0
 # Polling begins close to the time that an idle worker takes for an answer, and slows down.
@@ -55,6 +55,8 @@ class RequestDesk:
         self._opening = threading.Lock()
         self._pool: Pool | None = None
         self._failed: tuple[float, DatabaseError] | None = None  # when the last attempt failed, and how
+        self._away: DatabaseUnreachable | None = None  # what the last thread that asked was told
+        self._probing = threading.Lock()
 
     def accept(self, playlist_id: str, options: Mapping[str, Any], *, idempotency_key: str | None = None) -> int:
         """Commit a request for a playlist and return its number.
@@ -62,7 +64,7 @@ class RequestDesk:
         The same key again returns the number it stands for, even when the playlist is gone by then.  Raises UnknownPlaylist
         when there is nothing to continue, KeyReused, and QueueFull.
         """
-        with self._connection() as connection:
+        with self.connection() as connection:
             if idempotency_key is not None:
                 earlier = request_of_key(connection, idempotency_key, playlist_id, options)
                 if earlier is not None:
@@ -78,7 +80,7 @@ class RequestDesk:
         if not self._completer.needs_database(query):
             return self._completer.complete_without(query, None)
         try:
-            with self._connection() as connection:
+            with self.connection() as connection:
                 [completed] = self._completer.complete(connection, [query])
         except DatabaseError as exc:
             return self._completer.complete_without(query, exc)
@@ -86,7 +88,7 @@ class RequestDesk:
 
     def look_up(self, request_id: int) -> Handled:
         """What became of a request.  Raises UnknownRequest."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             status = request_state(connection, request_id)
             songs = recommendations_of(connection, request_id) if status.state is State.DONE else []
             return Handled(status=status, songs=songs)
@@ -109,7 +111,7 @@ class RequestDesk:
     def is_reachable(self) -> bool:
         """Whether the database answers."""
         try:
-            with self._connection() as connection:
+            with self.connection() as connection:
                 connection.execute("SELECT")
         except DatabaseError:
             return False
@@ -132,10 +134,26 @@ class RequestDesk:
         return handled
 
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        """A connection whose work is committed at the end."""
-        with expected_errors(), self._open_pool().connection(timeout=POOL_PATIENCE_SECONDS) as connection:
-            yield connection
+    def connection(self) -> Iterator[Connection]:
+        """A connection whose work is committed at the end.
+
+        Raises DatabaseError.  While the database is away one thread finds out whether it is back, and the others are told at
+        once: else all threads of the server would stand waiting, and those who need no database with them.
+        """
+        away = self._away
+        is_probing = away is not None
+        if is_probing and not self._probing.acquire(blocking=False):
+            raise DatabaseUnreachable(str(away))
+        try:
+            with expected_errors(), self._open_pool().connection(timeout=POOL_PATIENCE_SECONDS) as connection:
+                self._away = None
+                yield connection
+        except DatabaseUnreachable as exc:
+            self._away = exc
+            raise
+        finally:
+            if is_probing:
+                self._probing.release()
 
     def _open_pool(self) -> Pool:
         with self._opening:

@@ -1,7 +1,7 @@
 """What goes into a recommender and what comes out: queries, answers, and how an answer looks as JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +33,10 @@ class Query:
     taste: Taste = NO_TASTE  # of controls.listener
     filtered: Sequence[SongId] | None = None  # the songs of controls.filter
     unavailable: tuple[str, ...] = ()  # rules that could not be looked up, since the database is away
+
+    def of(self, songs: Sequence[SongId]) -> "Query":
+        """The same for another sequence."""
+        return replace(self, songs=songs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,16 @@ from serving.answers import Query
 from serving.controls import Controls
 from serving.reasons import ReasonKind
 from serving.recommender import Recommender
-from tests.serving.small import NO_RULES, SEQ_LEN, SONGS, ranking_by_hand, small_encoders, small_info, small_recommender, small_run
+from tests.serving.small import (
+    NO_RULES,
+    SEQ_LEN,
+    SONGS,
+    ranking_by_hand,
+    small_encoders,
+    small_info,
+    small_recommender,
+    small_run,
+)
 
 
 def ids_of(answer):
