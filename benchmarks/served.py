@@ -3,12 +3,13 @@
 import argparse
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 from flask_openapi3.openapi import OpenAPI
 
 from config import add_arguments
-from flask_app import listening, running_app
+from flask_app import listening, running_app, service_of
 from serving.choice import serving_config
 
 
@@ -27,8 +28,13 @@ def app_of(arguments: argparse.Namespace) -> Iterator[OpenAPI]:
 @contextmanager
 def address_of(app: OpenAPI) -> Iterator[str]:
     """http://host:port of a waitress in a thread of this process; the app is closed at the end of the with statement."""
-    with listening(app) as server:
-        thread = threading.Thread(target=server.run, name="server", daemon=True)
+
+    def run(server: Any) -> None:
+        with suppress(OSError):  # its loop ends when the sockets under it are closed
+            server.run()
+
+    with closing(service_of(app)), listening(app) as server:
+        thread = threading.Thread(target=run, args=[server], name="server", daemon=True)
         thread.start()
         try:
             yield f"http://{server.effective_host}:{server.effective_port}"

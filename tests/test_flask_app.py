@@ -9,6 +9,7 @@ import sys
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -19,14 +20,14 @@ from flask_app import create_app, main, service_of
 from preprocessing_utils import save_encoders
 from storage.connections import connect
 from tests.jobs.world import add_playlist, new_worker, running, songs_of, wait_until, work_once
-from tests.serving.small import SONGS, ranking_by_hand, small_encoders, small_recommender, small_run
+from tests.serving.small import NO_RULES, SONGS, ranking_by_hand, small_encoders, small_recommender, small_run
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/nothing"
 CONFIG = Config(
-    service=ServiceConfig(max_songs=50, max_body_bytes=2_000, wait_seconds=0.2),
+    service=replace(NO_RULES, max_songs=50, max_body_bytes=2_000, wait_seconds=0.2),
     database=DatabaseConfig(connect_timeout_seconds=1),
 )
-PATIENT = Config(service=ServiceConfig(wait_seconds=30))
+PATIENT = Config(service=replace(NO_RULES, wait_seconds=30))
 
 
 @pytest.fixture
@@ -61,7 +62,11 @@ def test_a_sequence_is_answered_with_ranked_songs_and_what_they_are_traced_to(ne
     assert response.status_code == 200
     assert [(song["rank"], song["song_id"]) for song in response.json["songs"]] == list(enumerate(expected[:3], start=1))
     assert response.json["unknown"] == ["never seen"]
-    assert response.json["model"] == {"model_id": "run/epoch-001/0123456789ab", "trained_at": "2026-01-02T03:04:05+00:00"}
+    assert response.json["model"] == {
+        "model_id": "run/epoch-001/0123456789ab",
+        "version": "0123456789ab",
+        "trained_at": "2026-01-02T03:04:05+00:00",
+    }
 
 
 def test_an_answer_never_holds_the_sequence_however_many_songs_are_asked_for(new_client):
@@ -103,7 +108,6 @@ def test_thirty_two_concurrent_requests_get_their_own_answers(new_client):
     ("body", "status", "detail"),
     [
         ({"songs": []}, 422, "the sequence is empty: send at least one song"),
-        ({"songs": ["x"]}, 422, "none of the 1 songs is known to the model, the first is 'x'"),
         ({"songs": [17]}, 422, 'song ids are text here (got 17, an integer): send "17"'),
         ({"songs": ["s00"] * 51}, 422, "the sequence has 51 songs, over max_songs (50)"),
         ({"songs": ["s00", None]}, 422, "songs.1: an id is an integer or a text (got null)"),
@@ -222,13 +226,27 @@ def test_waiting_in_vain_ends_with_accepted(new_client, database_url):
     assert (response.status_code, response.json["status"]) == (202, "accepted")
 
 
-def test_a_playlist_of_unknown_songs_only_fails_with_the_first_of_them(new_client, database_url):
+def test_a_sequence_of_unknown_songs_only_is_answered_with_what_is_popular_and_says_so(new_client):
+    answer = new_client().post("/v1/recommend", json={"songs": ["x", "y"], "count": 3}).json
+    assert (answer["fallback"], answer["unknown"], answer["model"], len(answer["songs"])) == ("popular", ["x", "y"], None, 3)
+
+
+def test_so_is_a_playlist_of_unknown_songs_only(new_client, database_url):
     add_playlist(database_url, "p", ["x", "y"])
     client = new_client(PATIENT, database_url=database_url)
     with running(new_worker(database_url, small_recommender())):
-        status, detail = problem_of(client.post("/recommend", json={"playlist_id": "p", "wait": True}))
+        answer = client.post("/recommend", json={"playlist_id": "p", "wait": True}).json
+    assert (answer["fallback"], answer["unknown"], answer["model_id"], len(answer["songs"])) == ("popular", ["x", "y"], None, 10)
+
+
+def test_a_playlists_request_that_cannot_be_answered_fails_with_the_reason(new_client, database_url):
+    add_playlist(database_url, "p", ["s00"])
+    client = new_client(PATIENT, database_url=database_url)
+    with running(new_worker(database_url, small_recommender())):
+        body = {"playlist_id": "p", "wait": True, "exclude": [7]}
+        status, detail = problem_of(client.post("/recommend", json=body))
     assert status == 422
-    assert "none of the 2 songs is known to the model, the first is 'x'" in detail
+    assert 'song ids are text here (got 7, an integer): send "7"' in detail
     with connect(database_url) as connection:
         [(request_id,)] = connection.execute("SELECT request_id FROM recommender.request").fetchall()
     failed = client.get(f"/requests/{request_id}").json
@@ -333,12 +351,29 @@ def test_readiness_names_both_states(new_client, database_url):
     ready = new_client(database_url=database_url).get("/readyz")
     assert (ready.status_code, ready.json) == (
         200,
-        {"model": "loaded", "model_id": "run/epoch-001/0123456789ab", "database": "reachable", "worker": "none"},
+        {
+            "model": "loaded",
+            "model_id": "run/epoch-001/0123456789ab",
+            "database": "reachable",
+            "worker": "none",
+            "songs": 12,
+            "new_songs": 0,
+            "index": small_recommender().state()["index"],
+            "catalogue_read_at": None,
+            "refused": None,
+        },
     )
     unready = new_client(recommender=None, database_url=NOWHERE).get("/readyz")
     assert (unready.status_code, unready.json) == (
         503,
-        {"model": "missing", "model_id": None, "database": "unreachable", "worker": "none"},
+        {
+            "model": "missing",
+            "model_id": None,
+            "database": "unreachable",
+            "worker": "none",
+            "catalogue_read_at": None,
+            "refused": None,
+        },
     )
 
 
