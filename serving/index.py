@@ -167,7 +167,7 @@ class Int8Bounds:
         norm, residual = (float(_norms(part).max()) for part in (queries, queries.double() - stands_for.view(queries.shape)))
         base = self._songs.raised_bias(rounding).add_(self._residuals, alpha=norm * (1 + rounding))
         base.add_(self._code_norms, alpha=residual + rounding * (norm + residual))
-        codes = torch.empty(queries.shape, dtype=torch.int8).copy_(flat_codes.view(queries.shape))
+        codes = flat_codes.view(queries.shape)
         steps = step * self._steps
         at_once = max(BLOCK, CACHED_PRODUCTS // len(queries))
         for first in range(0, len(base), at_once):
@@ -180,10 +180,10 @@ def int8_product(left: Tensor, right: Tensor) -> Tensor:
     """Of int8 codes (B, D) and (V, D), added up in int32: (B, V).
 
     torch's own product for it is private, so `choose_index` looks whether it is there and right before it is used.  On one thread
-    with AVX-512 VNNI it takes half the time of fbgemm's dynamic linear layer, and from a tenth (B = 1) to half of bfloat16's.  It
-    writes nothing where a dimension of size 1 has a stride of its own (PyTorch issue 195066): take tensors that were just made.
+    with AVX-512 VNNI it takes half the time of fbgemm's dynamic linear layer, and from a tenth (B = 1) to half of bfloat16's.
     """
-    return torch._int_mm(left, right.T)
+    # It writes nothing where a single row has a stride of its own (PyTorch issue 195066), which a new tensor has not.
+    return torch._int_mm(torch.empty(left.shape, dtype=torch.int8).copy_(left), right.T)
 
 
 def _encode(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
