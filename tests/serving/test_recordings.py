@@ -112,8 +112,8 @@ def test_small_steps_do_not_add_up_to_a_long_one():
 
 @pytest.mark.parametrize("unknown", [float("nan"), 0.0, -1.0])
 def test_unknown_durations_are_equal_to_each_other_and_to_nothing_else(unknown):
-    songs = [song(title="Help!", ms=140_000), song(title="Help!", ms=unknown), song(title="Help!", ms=unknown)]
-    assert numbered(songs) == [0, 1, 1]
+    durations = (140_000, unknown, float("nan"), 1000)
+    assert numbered([song(title="Help!", ms=ms) for ms in durations]) == [0, 1, 1, 3]
 
 
 def test_titles_alone_and_artists_alone_say_nothing():
@@ -214,6 +214,24 @@ def test_two_isrcs_do_not_meet_through_a_song_that_has_two_ways_to_join():
     # By MBID the last song is the first one's recording, by its title it could be the second one's.
     songs = [song(ISRCS[0], MBIDS[0], "Aide"), song(ISRCS[1], None, "Help!"), song(None, MBIDS[0], "Help!")]
     assert numbered(songs) == [0, 1, 0]
+
+
+def test_a_recording_has_the_smallest_number_of_its_songs_whichever_way_they_joined():
+    by_title = [
+        song(ISRCS[0], title="Aide", ms=140_000),
+        song(title="Help!", ms=140_000),
+        song(ISRCS[0], title="Help!", ms=140_000),
+    ]
+    assert numbered(by_title) == [0, 0, 0]
+    isrc, mbid = pa.array([None] * 4 + [ISRCS[0]]), pa.array([None] * 3 + [MBIDS[0]] * 2)
+    assert recording_numbers(5, isrc=isrc, mbid=mbid).tolist() == [0, 1, 2, 3, 3]
+
+
+def test_what_joined_under_one_title_keeps_its_ids_under_the_next():
+    # The first three are one recording with an ISRC and an MBID; the last one has another MBID.
+    first, second = "Help!", "Yesterday"
+    songs = [song(None, MBIDS[0], first), song(ISRCS[0], None, first), song(ISRCS[0], None, second), song(None, MBIDS[1], second)]
+    assert numbered(songs) == [0, 0, 0, 3]
 
 
 def test_special_numbers_are_recordings_of_their_own_whatever_their_rows_say():
