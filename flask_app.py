@@ -39,6 +39,7 @@ from api.problems import handle_errors, problem
 from api.service import EXTENSION, Service
 from api.service import service_of as service_of
 from config import Config, ServiceConfig, add_arguments
+from cores import cores, pin
 from errors import ConfigError, exit_code_of
 from jobs.desk import RequestDesk
 from jobs.logs import write_json_lines
@@ -130,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stderr()
     config = serving_config(_parser().parse_args(argv))
     log_as(config.service.log_format)
+    if config.service.pin:
+        pin(cores()[-1])
     stopping = threading.Event()
     with _stopped_by_signals(stopping), running_app(config, stopping) as app, listening(app) as server:
         _announce(service_of(app), server)

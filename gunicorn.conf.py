@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from config import load_config
+from cores import cores, pin
 from errors import ConfigError
 
 try:
@@ -60,6 +61,18 @@ def on_starting(server: Any) -> None:
             f"error: gunicorn is to listen on {', '.join(server.cfg.bind)}, the settings say {bind[0]}: "
             "set BERT4MUSICREC_HOST and BERT4MUSICREC_PORT instead of --bind"
         )
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the process that is about to start the core that the fewest others have."""
+    taken = [other.core for other in server.WORKERS.values()]
+    worker.core = min(cores(), key=taken.count)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Stay on that core, where the settings say so."""
+    if _service.pin:
+        pin(worker.core)
 
 
 def post_worker_init(worker: Any) -> None:

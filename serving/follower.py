@@ -5,6 +5,8 @@ with its challenger; the newest finished run.  Where there is no model at all, t
 model that cannot be loaded, or belongs to another database, is refused with the reason, and what was in service stays.
 """
 
+import ctypes
+import ctypes.util
 import functools
 import logging
 import threading
@@ -151,6 +153,7 @@ class Follower:
         challenger = None if wanted.challenger is None else full[wanted.challenger]
         self._live.swap(full[wanted.main], challenger, wanted.share)
         self._loaded, self._in_service = loaded, wanted
+        give_back_memory()
         self._register(loaded)
 
     def _refuse(self, wanted: Wanted, exc: BERT4MusicRecError) -> None:
@@ -214,6 +217,7 @@ class Follower:
         log.info("the songs of the database have changed: %d of them", len(rows))
         other = None if challenger is None else challenger[0].with_songs(rows)
         self._live.swap(main.with_songs(rows), other, 0.0 if challenger is None else challenger[1])
+        give_back_memory()
 
     def _with_songs(self, recommender: Recommender) -> Recommender:
         """With the songs of the database, where it can be reached."""
@@ -266,6 +270,14 @@ class Follower:
         timeout = self._config.database.connect_timeout_seconds
         with expected_errors(), connect(self._url, connect_timeout_seconds=timeout) as connection:
             return question(connection)
+
+
+def give_back_memory() -> None:
+    """Return to the system what loading has freed; glibc keeps it otherwise, about as much as what stays in use."""
+    libc = ctypes.util.find_library("c")
+    trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc is not None else None
+    if trim is not None:
+        trim(0)
 
 
 def _written_at(path: Path) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 from errors import RequestError, ServiceUnavailable
 from serving.answers import Answer, Fallback, PreparedQuery, Query
 from serving.batching import LARGEST_BATCH, MicroBatcher
+from serving.picking import Scored
 from serving.reasons import SongId
 from serving.recommender import Recommender, Stage, untimed
 
@@ -30,7 +31,7 @@ class _InService:
     """A recommender with the line of those who ask it."""
 
     recommender: Recommender
-    batcher: MicroBatcher[PreparedQuery, Answer]
+    batcher: MicroBatcher[PreparedQuery, Scored]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ class LiveRecommender:
         side = self._side(key_of(query) if key is None else key)
         with self._stage("prepare"):
             prepared = side.recommender.prepare(query, max_songs=side.recommender.config.max_songs)
-        answer = side.batcher.submit(prepared)
+        answer = side.recommender.finish(side.batcher.submit(prepared), self._stage)
         self.tally.add(answer)
         return answer
 
@@ -153,9 +154,9 @@ class LiveRecommender:
                 outcomes[place] = exc
         for side in {id(side): side for side in sides}.values():
             for places in _chunks([place for place in prepared if sides[place] is side]):
-                answers = self._answers(side.recommender, [prepared[place] for place in places])
-                for place, answer in zip(places, answers, strict=True):
-                    outcomes[place] = answer
+                scored = self._score(side.recommender, [prepared[place] for place in places])
+                for place, one in zip(places, scored, strict=True):
+                    outcomes[place] = answer = side.recommender.finish(one, self._stage)
                     self.tally.add(answer)
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -188,16 +189,17 @@ class LiveRecommender:
             if side is not None and side.recommender is recommender:
                 return side  # with the line of those who are waiting
         log.info("a model is in service", extra={"fields": {"model_id": model_id_of(recommender) or "counts"}})
-        return _InService(recommender=recommender, batcher=MicroBatcher(lambda queries: self._answers(recommender, queries)))
+        batcher: MicroBatcher[PreparedQuery, Scored] = MicroBatcher(lambda queries: self._score(recommender, queries))
+        return _InService(recommender=recommender, batcher=batcher)
 
-    def _answers(self, recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Answer]:
+    def _score(self, recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Scored]:
         """Score a batch; where the model cannot, what is popular is better than nothing, and says so."""
         self._on_batch(len(queries))
         try:
-            return recommender.answer(queries, self._stage)
+            return recommender.score(queries, self._stage)
         except SCORING_ERRORS:
             log.exception("scoring failed: %d sequences are answered with what is popular", len(queries))
-        return recommender.answer([replace(query, fallback=Fallback.POPULAR) for query in queries], self._stage)
+        return recommender.score([replace(query, fallback=Fallback.POPULAR) for query in queries], self._stage)
 
 
 def model_id_of(recommender: Recommender) -> str | None:

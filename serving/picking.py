@@ -72,35 +72,51 @@ class Search:
         return pool, confidences[:n]
 
 
-def first_found(scorer: Scorer, contexts: Any, queries: Sequence[PreparedQuery]) -> list[Ranked]:
-    """The first pool of each query, all of them found in one pass."""
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A query with the best songs for it, out of which `pick` makes an answer."""
+
+    query: PreparedQuery
+    scorer: Scorer
+    context: Any  # what the scorer has read of this query alone
+    first: Ranked  # the first pool
+
+
+def score(queries: Sequence[PreparedQuery], scorer: Scorer) -> list[Scored]:
+    """Read the sequences of queries and find the first pool of each, all of them in one pass."""
+    contexts = scorer.read([query.sequence.numbers for query in queries])
     masks, excluded = zip(*(query.eligible.without(()) for query in queries), strict=True)
-    return scorer.top(contexts, [pool_size(query.rules) for query in queries], excluded, masks)
+    pools = scorer.top(contexts, [pool_size(query.rules) for query in queries], excluded, masks)
+    return [
+        Scored(query=query, scorer=scorer, context=contexts.part(slice(b, b + 1)), first=pool)
+        for b, (query, pool) in enumerate(zip(queries, pools, strict=True))
+    ]
 
 
-def pick(scorer: Scorer, context: Any, query: PreparedQuery, traits: SongTraits, first: Ranked) -> Picked:
-    """The songs of one answer, from the first pool that `first_found` found for it."""
+def pick(scored: Scored, traits: SongTraits) -> Picked:
+    """The songs of one answer."""
+    query = scored.query
     steps = query.eligible.softened()
-    search = _search(scorer, context, query, steps[0], NO_SONGS)
-    picked = _pick_from(search, query, query.sequence.numbers, query.rules.count, traits, first)
+    search = _search(scored, steps[0], NO_SONGS)
+    picked = _pick_from(search, query, query.sequence.numbers, query.rules.count, traits, scored.first)
     for given_up in steps[1:]:
         missing = query.rules.count - len(picked)
         if missing <= 0:
             break
-        search = _search(scorer, context, query, given_up, picked.numbers)
+        search = _search(scored, given_up, picked.numbers)
         more = _pick_from(search, query, np.concatenate([query.sequence.numbers, picked.numbers]), missing, traits)
         picked = picked.followed_by(more, given_up[-1:] if len(more) else ())
     return picked
 
 
-def _search(scorer: Scorer, context: Any, query: PreparedQuery, given_up: Sequence[str], taken: np.ndarray) -> Search:
-    allowed, excluded = query.eligible.without(given_up)
+def _search(scored: Scored, given_up: Sequence[str], taken: np.ndarray) -> Search:
+    allowed, excluded = scored.query.eligible.without(given_up)
     return Search(
-        scorer=scorer,
-        context=context,
+        scorer=scored.scorer,
+        context=scored.context,
         allowed=allowed,
         excluded=np.concatenate([excluded, taken]),
-        min_confidence=query.rules.min_confidence,
+        min_confidence=scored.query.rules.min_confidence,
     )
 
 

@@ -24,6 +24,8 @@ SongId = int | str | UUID
 COMPARED_FEATURES = ("tempo", "energy")
 # A quarter of a standard deviation: about 7 beats a minute for the tempo of popular music.
 CLOSE_STANDARD_DEVIATIONS = 0.25
+# Pairs of a song of the sequence and a recommended one that are compared at a time.
+MOST_PAIRS = 1_000_000
 # More songs than this make no sentence; the first ones carry nearly all of the score.
 MOST_CONTRIBUTORS = 3
 
@@ -123,37 +125,54 @@ class KnownSongs:
         return KnownSongs(numbers=self.numbers[-n:], ids=self.ids[-n:])
 
 
-def shared_facts(facts: SongFacts, sequence: KnownSongs, song: int) -> list[Reason]:
-    """The cheap reasons for a song number: album and artist shared with the newest such song, else close features.
+def shared_facts(facts: SongFacts, sequence: KnownSongs, songs: np.ndarray) -> list[list[Reason]]:
+    """The cheap reasons for song numbers (k,): album and artist shared with the newest such song, else close features.
 
-    Empty when nothing is shared.
+    Empty where nothing is shared.
     """
-    albums = np.flatnonzero(_same(facts.albums, sequence.numbers, song))
-    artists = np.flatnonzero(_same(facts.artists, sequence.numbers, song))
-    if albums.size:
-        return [Reason(kind=ReasonKind.SAME_ALBUM, song_id=sequence.ids[albums[-1]])]
-    if artists.size:
-        return [Reason(kind=ReasonKind.SAME_ARTIST, song_id=sequence.ids[artists[-1]])]
-    return _close_features(facts, sequence, song)
+    if not len(songs) or not len(sequence):
+        return [[] for _ in songs]
+    at_once = max(1, MOST_PAIRS // len(sequence))
+    parts = (songs[first : first + at_once] for first in range(0, len(songs), at_once))
+    return [reasons for part in parts for reasons in _shared_by(facts, sequence, part)]
 
 
-def _same(column: np.ndarray, sequence: np.ndarray, song: int) -> np.ndarray:
-    # Songs without an artist or album all carry a special number, which they do not share.
-    return (column[sequence] == column[song]) & (column[song] >= FIRST_NUMBER)
-
-
-def _close_features(facts: SongFacts, sequence: KnownSongs, song: int) -> list[Reason]:
-    if not facts.features:
-        return []
+def _shared_by(facts: SongFacts, sequence: KnownSongs, songs: np.ndarray) -> list[list[Reason]]:
+    albums = _newest_alike(facts.albums, sequence.numbers, songs)
+    artists = _newest_alike(facts.artists, sequence.numbers, songs)
+    nearest, close = _nearest_sound(facts, sequence.numbers, songs)
     names = list(facts.features)
-    gaps = np.stack([np.abs(column[sequence.numbers] - column[song]) for column in facts.features.values()], axis=1)  # (n, F)
+    reasons: list[list[Reason]] = []
+    for album, artist, near, are_close in zip(albums.tolist(), artists.tolist(), nearest.tolist(), close.T.tolist(), strict=True):
+        if album >= 0:
+            reasons.append([Reason(kind=ReasonKind.SAME_ALBUM, song_id=sequence.ids[album])])
+        elif artist >= 0:
+            reasons.append([Reason(kind=ReasonKind.SAME_ARTIST, song_id=sequence.ids[artist])])
+        elif any(are_close):
+            features = tuple(name for name, is_close in zip(names, are_close, strict=True) if is_close)
+            reasons.append([Reason(kind=ReasonKind.CLOSE_FEATURES, song_id=sequence.ids[near], features=features)])
+        else:
+            reasons.append([])
+    return reasons
+
+
+def _newest_alike(column: np.ndarray, sequence: np.ndarray, songs: np.ndarray) -> np.ndarray:
+    """The place in the sequence (n,) of the newest song with the artist (album) of each song, -1 where there is none: (k,)."""
+    # Songs without an artist or album all carry a special number, which they do not share.
+    alike = (column[sequence[::-1], None] == column[songs]) & (column[songs] >= FIRST_NUMBER)  # (n, k)
+    return np.where(alike.any(axis=0), len(sequence) - 1 - alike.argmax(axis=0), -1)
+
+
+def _nearest_sound(facts: SongFacts, sequence: np.ndarray, songs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The place of the song that sounds most like each song (k,), and which of the features are close to it: (F, k)."""
+    if not facts.features:
+        return np.zeros(len(songs), np.int64), np.zeros((0, len(songs)), bool)
+    gaps = np.stack([np.abs(column[sequence, None] - column[songs]) for column in facts.features.values()])  # (F, n, k)
     close = gaps <= CLOSE_STANDARD_DEVIATIONS  # False where a value is missing
-    if not close.any():
-        return []
-    # Most close features first, then the smallest gaps among them, then the newest song.
-    nearest = np.lexsort((-np.arange(len(sequence)), np.where(close, gaps, 0).sum(axis=1), -close.sum(axis=1)))[0]
-    features = tuple(name for name, is_close in zip(names, close[nearest], strict=True) if is_close)
-    return [Reason(kind=ReasonKind.CLOSE_FEATURES, song_id=sequence.ids[nearest], features=features)]
+    # Most close features first, then the smallest gaps among them (together below F), then the newest song.
+    likeness = len(gaps) * close.sum(axis=0) - np.where(close, gaps, 0).sum(axis=0)  # (n, k)
+    nearest = len(sequence) - 1 - likeness[::-1].argmax(axis=0)
+    return nearest, close[:, nearest, np.arange(len(songs))]
 
 
 def leave_one_out(

@@ -31,7 +31,7 @@ from serving.catalogue import SongCatalogue, SongRows
 from serving.controls import Controls, Rules
 from serving.eligible import NO_SONGS, Eligible, allowed_songs, within
 from serving.fallback import CountScorer, popular_scores
-from serving.picking import Picked, first_found, pick
+from serving.picking import Picked, Scored, pick, score
 from serving.reasons import KnownSongs, Reason, ReasonKind, SongFacts, SongId, contributors, plain_id, shared_facts
 from serving.scoring import DenseScorer, ModelScorer, Scorer
 
@@ -165,17 +165,39 @@ class Recommender:
             explain=query.controls.explain,
         )
 
-    def answer(self, queries: Sequence[PreparedQuery], stage: Stage = untimed) -> list[Answer]:
-        """Score prepared queries as one batch; the answers come in their order.  `stage` is told what is being done."""
+    def answer(self, queries: Sequence[PreparedQuery]) -> list[Answer]:
+        """Answer prepared queries, scored as one batch; the answers come in their order."""
+        return [self.finish(scored) for scored in self.score(queries)]
+
+    def score(self, queries: Sequence[PreparedQuery], stage: Stage = untimed) -> list[Scored]:
+        """The first part of answering, for many queries at once; `finish` does the rest for each.  `stage` is told of it."""
         by_scorer: dict[bool, list[int]] = {False: [], True: []}
         for place, query in enumerate(queries):
             by_scorer[query.fallback is Fallback.POPULAR].append(place)
-        answers: dict[int, Answer] = {}
-        for is_popular, places in by_scorer.items():
-            if places:
-                scorer = self._popular if is_popular else self._scorer
-                answers.update(zip(places, self._answers_of(scorer, [queries[place] for place in places], stage), strict=True))
-        return [answers[place] for place in range(len(queries))]
+        scored: dict[int, Scored] = {}
+        with stage("score"):
+            for is_popular, places in by_scorer.items():
+                if places:
+                    scorer = self._popular if is_popular else self._scorer
+                    scored.update(zip(places, score([queries[place] for place in places], scorer), strict=True))
+        return [scored[place] for place in range(len(queries))]
+
+    def finish(self, scored: Scored, stage: Stage = untimed) -> Answer:
+        """The answer to a query that `score` has scored."""
+        with stage("rules"):
+            picked = pick(scored, self.catalogue)
+        with stage("reasons"):
+            query = scored.query
+            return Answer(
+                songs=self._worded(picked, self._reasons(query, picked.numbers)),
+                unknown=query.unknown,
+                model=None if query.fallback is Fallback.POPULAR else self.info,
+                fallback=query.fallback,
+                applied=picked.applied,
+                relaxed=picked.relaxed,
+                unavailable=query.unavailable,
+                seed=query.seed if query.rules.temperature else None,
+            )
 
     def similar(self, song_id: SongId, count: int) -> Answer:
         """The songs most like one, by the cosine of their embeddings, without any rules.  Raises UnknownSong, InvalidSequence.
@@ -192,10 +214,8 @@ class Recommender:
         else:
             ranked = self.model_scorer.similar(number, rules.count, self.catalogue.availability)
         sequence = KnownSongs(numbers=np.array([number]), ids=(song_id,))
-        reasons = [
-            tuple(shared_facts(self._facts, sequence, int(song))) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),)
-            for song in ranked.numbers
-        ]
+        shared = shared_facts(self._facts, sequence, ranked.numbers)
+        reasons = [tuple(facts) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),) for facts in shared]
         songs = self._worded(Picked(numbers=ranked.numbers, scores=ranked.scores), reasons)
         return Answer(songs=songs, unknown=(), model=self.info, fallback=self._fallback(sequence.numbers))
 
@@ -268,31 +288,7 @@ class Recommender:
     def _popular_scores(self, prefixes: Sequence[np.ndarray]) -> np.ndarray:
         return np.repeat(popular_scores(self.catalogue)[None], len(prefixes), axis=0)
 
-    # --- one batch -----------------------------------------------------------------------------------------------------------
-
-    def _answers_of(self, scorer: Scorer, queries: Sequence[PreparedQuery], stage: Stage) -> list[Answer]:
-        with stage("score"):
-            contexts = scorer.read([query.sequence.numbers for query in queries])
-            found = first_found(scorer, contexts, queries)
-        with stage("rules"):
-            picked = [
-                pick(scorer, contexts.part(slice(b, b + 1)), query, self.catalogue, first)
-                for b, (query, first) in enumerate(zip(queries, found, strict=True))
-            ]
-        with stage("reasons"):
-            return [self._answer(query, songs) for query, songs in zip(queries, picked, strict=True)]
-
-    def _answer(self, query: PreparedQuery, picked: Picked) -> Answer:
-        return Answer(
-            songs=self._worded(picked, self._reasons(query, picked.numbers)),
-            unknown=query.unknown,
-            model=None if query.fallback is Fallback.POPULAR else self.info,
-            fallback=query.fallback,
-            applied=picked.applied,
-            relaxed=picked.relaxed,
-            unavailable=query.unavailable,
-            seed=query.seed if query.rules.temperature else None,
-        )
+    # --- one answer -----------------------------------------------------------------------------------------------------------
 
     def _worded(self, picked: Picked, reasons: Sequence[tuple[Reason, ...]]) -> tuple[RecommendedSong, ...]:
         ids = self._songs.decode(picked.numbers)
@@ -307,7 +303,7 @@ class Recommender:
     def _reasons(self, query: PreparedQuery, songs: np.ndarray) -> list[tuple[Reason, ...]]:
         if query.fallback is Fallback.POPULAR:
             return [(Reason(kind=ReasonKind.POPULAR),)] * len(songs)
-        found = [shared_facts(self._facts, query.sequence, int(song)) for song in songs]
+        found = shared_facts(self._facts, query.sequence, songs)
         if query.explain and len(songs) and self.model_scorer is not None:
             newest = query.sequence.last(self.model_scorer.explained_songs)
             weights = self.model_scorer.leave_one_out(query.sequence.numbers, songs)  # (n, k)

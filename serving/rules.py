@@ -104,7 +104,7 @@ def choose(
     ranking = _reordered(pool, sequence, traits, rules, rng) if _reorders(rules) else None
     numbers = pool.numbers if ranking is None else pool.numbers[ranking]
     line = _Line.after(sequence, traits.artists[numbers].tolist(), traits, rules)
-    newest = sequence[-(rules.count if recent is None else recent) :]
+    newest = sequence[max(0, len(sequence) - (rules.count if recent is None else recent)) :]
     _fill(line, numbers, sequence, newest, traits, rules, may_relax=pool.is_whole)
     if len(line.ranks) < rules.count and not pool.is_whole:
         return None

@@ -68,6 +68,20 @@ def service(*options: str, database: str) -> Iterator[Server]:
 
 
 @contextmanager
+def service_in_two(run: Path, *, database: str) -> Iterator[Server]:
+    """The same service in two processes of gunicorn, each on a core of its own."""
+    environ = {
+        "DATABASE_URL": database,
+        "BERT4MUSICREC_MODEL": str(run),
+        "BERT4MUSICREC_PIN": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = ["-m", "gunicorn", "--workers", "2", "wsgi:application()"]
+    with _server("service-2", command, environ, port_variable="BERT4MUSICREC_PORT") as server:
+        yield server
+
+
+@contextmanager
 def naive(run: Path, *, torch_threads: int | None) -> Iterator[Server]:
     """The handler of `benchmarks.serve.naive`; `torch_threads` None leaves torch its own choice."""
     options = [] if torch_threads is None else ["--torch-threads", str(torch_threads)]
@@ -77,10 +91,17 @@ def naive(run: Path, *, torch_threads: int | None) -> Iterator[Server]:
 
 
 @contextmanager
-def _server(name: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Iterator[Server]:
+def _server(
+    name: str, arguments: Sequence[str], environ: Mapping[str, str], *, port_variable: str | None = None
+) -> Iterator[Server]:
+    """A server that is told its port by an option, or by a variable of the environment."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = [sys.executable, *arguments, "--port", str(port)]
+    command = [sys.executable, *arguments]
+    if port_variable is None:
+        command += ["--port", str(port)]
+    else:
+        environ = {**environ, port_variable: str(port)}
     with (FOLDER / f"{name}.log").open("wb") as log:
         started = time.monotonic()
         process = subprocess.Popen(command, cwd=PROJECT_ROOT, env={**os.environ, **environ}, stdout=log, stderr=log)
@@ -209,9 +230,10 @@ def usage(pid: int) -> Usage:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that all threads of a process have taken, user and system; in steps of 10 ms."""
-    fields = _stat_of(Path(f"/proc/{pid}/stat"))
-    return (int(fields[11]) + int(fields[12])) * TICK_SECONDS
+    """Processor time that all threads of a process and of its children have taken, user and system; in steps of 10 ms."""
+    family = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    fields = [_stat_of(Path(f"/proc/{member}/stat")) for member in family]
+    return sum(int(of_member[11]) + int(of_member[12]) for of_member in fields) * TICK_SECONDS
 
 
 def is_running(pid: int) -> bool:
