@@ -14,6 +14,7 @@ import pytest
 
 import cli
 import flask_app
+import health
 import preprocessing
 import train
 from config import FIELDS, PROJECT_ROOT, SECTIONS, Config
@@ -34,6 +35,7 @@ MAINS = {
     "train.py": train.main,
     "preprocessing.py": preprocessing.main,
     "flask_app.py": flask_app.main,
+    "health.py": health.main,
 }
 TEXT_FILES = ("*.py", "*.sql", "*.md", "*.toml", "*.txt", "*.svg", "*.ipynb", "Makefile", "run")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|opt)/\w|/tmp/venv")
@@ -54,7 +56,7 @@ def commands_of(page: Path) -> Iterator[list[str]]:
 
 
 COMMANDS = [words for page in PAGES for words in commands_of(page)]
-# From the script on: cli.py and its sub-command, or one of the other three.
+# From the script on: cli.py and its sub-command, or one of the others.
 CALLS = [words[place:] for words in COMMANDS for place, word in enumerate(words) if word in MAINS]
 
 
@@ -117,10 +119,12 @@ def test_the_files_and_modules_in_the_commands_exist():
 
 def test_the_addresses_of_the_docs_are_routes_of_the_service():
     addresses = {
-        address for page in PAGES for address in re.findall(r"127\.0\.0\.1:4517(/\S+)", page.read_text(encoding="utf-8"))
+        address
+        for page in PAGES
+        for address in re.findall(r"(?:127\.0\.0\.1:4517|\$URL)(/[^\s\"]+)", page.read_text(encoding="utf-8"))
     }
     routes = flask_app.create_app(Config()).url_map.bind("localhost")
-    assert addresses >= {"/recommend", "/requests/1", "/healthz", "/readyz"}
+    assert addresses >= {"/v1/recommend", "/v1/requests/1", "/v1/feedback", "/v1/models/rollback", "/healthz", "/readyz"}
     assert [address for address in addresses if not (routes.test(address, "GET") or routes.test(address, "POST"))] == []
 
 
