@@ -39,7 +39,6 @@ from api.problems import handle_errors, problem
 from api.service import EXTENSION, Service
 from api.service import service_of as service_of
 from config import Config, ServiceConfig, add_arguments
-from cores import cores, pin
 from errors import ConfigError, exit_code_of
 from jobs.desk import RequestDesk
 from jobs.logs import write_json_lines
@@ -51,6 +50,7 @@ from serving.reasons import plain_id
 from serving.recommender import Recommender
 from storage.connections import connect, database_url
 from storage.migrate import migrate
+from system import cores, pin, share_memory_among_threads
 
 # Above this waitress cuts a body off while it arrives, with a plain text; below it the limit of the settings answers in JSON.
 MOST_BUFFERED_BYTES = 64 * 1_048_576
@@ -146,6 +146,7 @@ def running_app(config: Config, stopping: threading.Event | None = None) -> Iter
 
     Raises the family of errors.py for what keeps it from starting.
     """
+    share_memory_among_threads()
     torch.set_num_threads(config.service.torch_threads)
     with database_url(config.database) as url:
         if config.database.is_embedded:

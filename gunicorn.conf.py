@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from config import load_config
-from cores import cores, pin
 from errors import ConfigError
+from system import cores, pin
 
 try:
     _service = load_config().service

@@ -5,8 +5,6 @@ with its challenger; the newest finished run.  Where there is no model at all, t
 model that cannot be loaded, or belongs to another database, is refused with the reason, and what was in service stays.
 """
 
-import ctypes
-import ctypes.util
 import functools
 import logging
 import threading
@@ -28,6 +26,7 @@ from serving.live import NO_MODEL, LiveRecommender
 from serving.recommender import Recommender
 from storage.connections import Connection, connect, expected_errors
 from storage.models import Deployment, Served, add_served, current_deployment, known_models, refuse_model, register_model
+from system import give_back_memory
 
 log = logging.getLogger(__name__)
 
@@ -270,14 +269,6 @@ class Follower:
         timeout = self._config.database.connect_timeout_seconds
         with expected_errors(), connect(self._url, connect_timeout_seconds=timeout) as connection:
             return question(connection)
-
-
-def give_back_memory() -> None:
-    """Return to the system what loading has freed; glibc keeps it otherwise, about as much as what stays in use."""
-    libc = ctypes.util.find_library("c")
-    trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc is not None else None
-    if trim is not None:
-        trim(0)
 
 
 def _written_at(path: Path) -> float:

@@ -40,6 +40,9 @@ CACHED_PRODUCTS = 2**19  # int32 products at a time: 2 MB, which are still in th
 EXACT_AT_ONCE = 2**14  # pairs that are scored in float64 at a time: 16 MB at width 128
 MOST_CANDIDATES = 4_000  # songs of one context that int8 may leave to be scored exactly, beside 8 for each one asked for
 LARGEST_CODE = 127
+# So many contexts are multiplied one by one: for several at a time the codes are rearranged first (4 contexts, 100,000 songs:
+# 1.8 ms together, 1.0 ms one by one).
+MULTIPLIED_ONE_BY_ONE = 4
 TIMED_BATCH, TIMED_REPEATS = 8, 3
 NONE = np.array([], np.int64)
 ROUNDING = 2.0**-18  # share by which a norm is rounded up; rounding to float32 takes 2^-24
@@ -172,7 +175,8 @@ class Int8Bounds:
         at_once = max(BLOCK, CACHED_PRODUCTS // len(queries))
         for first in range(0, len(base), at_once):
             part = slice(first, first + at_once)
-            products = int8_product(codes, self._codes[part])
+            rows = codes.split(1) if len(codes) <= MULTIPLIED_ONE_BY_ONE else [codes]
+            products = torch.cat([int8_product(some, self._codes[part]) for some in rows])
             torch.addcmul(base[part], products, steps[part], out=bounds[:, part])
 
 

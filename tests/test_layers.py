@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    {"errors", "config", "cores"},
+    {"errors", "config", "system"},
     {"memory"},
     {"preprocessing_utils", "model", "evaluation", "storage"},
     {"dataset", "importers", "exporters", "map_tables", "doctor", "health"},

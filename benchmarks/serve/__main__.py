@@ -12,7 +12,6 @@ model and songs are made up (`benchmarks.untrained`).  The last line is one JSON
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ from benchmarks.serve.processes import (
     Loaded,
     Server,
     cpu_seconds,
-    end,
     end_on_sigterm,
     first_answer_seconds,
     machine_busy_seconds,
@@ -44,7 +42,6 @@ from benchmarks.serve.records import Records
 from benchmarks.serve.sameness import top10_identical
 from benchmarks.serve.swap import TRIGGERS, swapping
 from benchmarks.serve.world import CONNECTIONS, RECOMMEND, Plan, catalogue_database, plain_requests, run_of
-from config import PROJECT_ROOT
 from engine.checkpoint import CATALOGUE, WEIGHTS, find_checkpoint, read_description
 from errors import exit_code_of
 
@@ -55,6 +52,7 @@ FIGURES = (
 )  # fmt: skip
 WARM_SECONDS = 1.0
 STARTS = 3
+SMALL_SONGS = 1_000  # of the service whose memory is taken for that of the code
 MEMORY_REQUESTS = 200
 
 
@@ -187,24 +185,18 @@ def memory(plan: Plan) -> dict[str, Any]:
 
 
 def memory_ratio(n_songs: int) -> float:
-    """(resident after load and 200 requests - resident of `import flask_app` alone) / (tensors of the run + index).
+    """(resident of the service - resident of the same service with SMALL_SONGS songs) / (tensors of the run + index).
 
-    Divided by is what a run has to hold: all tensors of its two safetensors files, and the index, V output embeddings with their
-    biases in fp32 and the same in int8 with three numbers a song.  The names and features that the service reads from the
-    database, the dict of ids, connections and threads are only in what is divided.
+    Both after 200 requests.  Divided by is what a run has to hold: all tensors of its two safetensors files, and the index, V
+    output embeddings with their biases in fp32 and the same in int8 with what its bounds need.  The names and features that the
+    service reads from the database and the dict of ids are only in what is divided.
     """
-    run, requests = run_of(n_songs), plain_requests(n_songs)
-    empty_mb = resident_of_imports_mb()
-    with catalogue_database(n_songs) as database, service("--model", str(run), database=database) as server:
-        first_answer_seconds(server, RECOMMEND, requests[0].body)
-        rest(server.pid)
-        for request in requests[:MEMORY_REQUESTS]:
-            server.post(RECOMMEND, request.body)
-        full_mb = usage(server.pid).resident_mb
+    run, small = run_of(n_songs), resident_mb(SMALL_SONGS)
+    full = resident_mb(n_songs)
     tensors_mb, index_mb = tensor_bytes(run) / MB, index_bytes(run) / MB
-    ratio = (full_mb - empty_mb) / (tensors_mb + index_mb)
+    ratio = (full - small) / (tensors_mb + index_mb)
     print(
-        f"memory: {n_songs} songs: ({full_mb:.0f} MB resident - {empty_mb:.0f} MB of the imports) / "
+        f"memory: {n_songs} songs: ({full:.0f} MB resident - {small:.0f} MB with {SMALL_SONGS} songs) / "
         f"({tensors_mb:.0f} MB of tensors + {index_mb:.0f} MB of index) = {ratio:.2f}",
         file=sys.stderr,
         flush=True,
@@ -212,17 +204,15 @@ def memory_ratio(n_songs: int) -> float:
     return round(ratio, 2)
 
 
-def resident_of_imports_mb() -> float:
-    """Resident memory of a process that has imported the service and does nothing."""
-    code = "import sys, flask_app; print(flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code]
-    process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        return usage(process.pid).resident_mb
-    finally:
-        end(process)
+def resident_mb(n_songs: int) -> float:
+    """Resident memory of the service with so many songs after some requests."""
+    run, requests = run_of(n_songs), plain_requests(n_songs)
+    with catalogue_database(n_songs) as database, service("--model", str(run), database=database) as server:
+        first_answer_seconds(server, RECOMMEND, requests[0].body)
+        rest(server.pid)
+        for request in requests[:MEMORY_REQUESTS]:
+            server.post(RECOMMEND, request.body)
+        return usage(server.pid).resident_mb
 
 
 def tensor_bytes(run: Path) -> int:
@@ -237,7 +227,7 @@ def tensor_bytes_of(path: Path) -> int:
 
 
 def index_bytes(run: Path) -> int:
-    """Bytes for each song: an output embedding and a bias in fp32, the same embedding in int8, and what its bounds need in fp32."""
+    """Bytes of an output embedding and a bias for each song in fp32, the same in int8, and what its bounds need in fp32."""
     described = read_description(find_checkpoint(run))
     shape = described["model"]
     width = int(shape["d_songs"]) + int(shape["d_albums"]) + int(shape["d_artists"])
