@@ -16,6 +16,7 @@ models        list the models, which of them answers, and how they fare
 publish       have a run answer from now on: the newest one, or one that is named
 activate      have a known model answer, and a challenger for a share of the sequences
 rollback      go back to the model that answered before
+health        whether the service answers, is ready (--ready), or its worker is well (--worker)
 
 With --demo a command works on the demo's database, snapshot and models instead of your own: cli.py serve --demo.
 """
@@ -36,6 +37,7 @@ import numpy as np
 
 import doctor
 import flask_app
+import health
 import manage
 import map_tables
 import preprocessing
@@ -177,6 +179,7 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "recommend": recommend_command,
     "serve": flask_app.main,
     "worker": process.main,
+    "health": health.main,
     "keys": manage.keys_command,
     "models": manage.models_command,
     "publish": manage.publish_command,

@@ -20,7 +20,7 @@ family into one line on standard error and exit code 2 (`exit_code_of`); the ser
         ├── UnknownSong           404
         ├── UnknownModel          404
         ├── BodyTooLarge          413
-        ├── InvalidSequence       422: empty, too long, of another id type, or of unknown songs only
+        ├── InvalidSequence       422: empty, too long, of another id type, or controls that mean nothing
         ├── InvalidFeedback       422: about nothing or about two things, or with an id that is too long
         ├── UnknownFilter         422: no query file of that name
         ├── KeyReused             422: the idempotency key stands for another request

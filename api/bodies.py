@@ -231,7 +231,7 @@ class SimilarQuery(Words):
 class SearchQuery(SimilarQuery):
     """What to look for."""
 
-    q: Text = Field(description="words of title, artist or album")
+    q: Text = Field(description="words of title or artist")
 
 
 class RecommendHeaders(BaseModel):
@@ -274,6 +274,9 @@ class RulesBody(BaseModel):
 
     applied: list[str]
     relaxed: list[str]
+    unavailable: list[str] | None = Field(
+        None, description="what could not be looked up, because the database is away; not there otherwise"
+    )
 
 
 class ModelBody(BaseModel):

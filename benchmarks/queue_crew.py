@@ -134,6 +134,7 @@ class StubRecommender:
             sequence=known,
             unknown=(),
             eligible=Eligible(hard=None, excluded=numbers),
+            applied=(),
             rules=self._rules,
             seed=0,
             fallback=None,

@@ -46,6 +46,7 @@ class PreparedQuery:
     sequence: KnownSongs  # all songs of the sequence of which something is known
     unknown: tuple[SongId, ...]
     eligible: Eligible
+    applied: tuple[str, ...]  # controls in force that keep single songs out
     rules: Rules
     seed: int
     fallback: Fallback | None

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,7 @@ import psycopg
 
 from config import Config
 from dataset import open_snapshot
-from engine.checkpoint import DESCRIPTION, find_checkpoint, is_finished, newest_run, runs_of
+from engine.checkpoint import find_checkpoint, is_finished, newest_run, runs_of
 from errors import BERT4MusicRecError, CheckpointError, DatabaseError, EncoderError, SnapshotError
 from preprocessing_utils import load_encoders
 from serving.catalogue import SongRows, read_songs
@@ -26,7 +27,7 @@ from serving.live import NO_MODEL, LiveRecommender
 from serving.recommender import Recommender
 from storage.connections import Connection, connect, expected_errors
 from storage.models import Deployment, Served, add_served, current_deployment, known_models, refuse_model, register_model
-from system import give_back_memory
+from system import settle_memory
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +79,11 @@ class Follower:
             return
         try:
             self._put_into_service(wanted)
-        except REFUSALS as exc:
-            newest = self._newest()
-            if self._config.service.model is not None or newest is None or newest == wanted.main:
+        except REFUSALS:
+            second = self._second_to(wanted)
+            if second is None:
                 raise
-            self._refuse(wanted, exc)
-            self._put_into_service(Wanted(main=newest))
+            self._put_into_service(second)
 
     def run(self, stop: threading.Event) -> None:
         """Look again and again until `stop` is set."""
@@ -108,16 +108,30 @@ class Follower:
 
     def _follow(self) -> None:
         wanted = self._wanted()
-        if wanted is None or wanted == self._in_service or any(map(self._is_refused, wanted.paths)):
-            return
-        try:
-            self._put_into_service(wanted)
-        except REFUSALS as exc:
-            self._refuse(wanted, exc)
+        wanted = None if wanted is None else self._without_refused(wanted)
+        if wanted is not None and wanted != self._in_service:
+            with suppress(*REFUSALS):  # told and remembered already
+                self._put_into_service(wanted)
+
+    def _without_refused(self, wanted: Wanted) -> Wanted | None:
+        """What is left of it: a model goes on without its refused challenger, a challenger does not without its model."""
+        if self._is_refused(wanted.main):
+            return None
+        is_alone = wanted.challenger is None or self._is_refused(wanted.challenger)
+        return Wanted(main=wanted.main) if is_alone else wanted
+
+    def _second_to(self, wanted: Wanted) -> Wanted | None:
+        """What to begin with when what is wanted cannot be loaded: the model without its challenger, else the newest run."""
+        if self._config.service.model is not None:
+            return None
+        left, newest = self._without_refused(wanted), self._newest()
+        if left is not None or newest is None or self._is_refused(newest):
+            return left
+        return Wanted(main=newest)
 
     def _wanted(self) -> Wanted | None:
         if self._config.service.model is not None:
-            return Wanted(main=find_checkpoint(self._config.service.model))
+            return Wanted(main=find_checkpoint(self._config.service.model).resolve())
         try:
             self._deployment = self._ask(current_deployment)
             self._learn_paths()
@@ -143,32 +157,35 @@ class Follower:
         folder = self._config.training.model_folder
         finished = [run for run in runs_of(folder) if is_finished(run)]
         run = max(finished, default=newest_run(folder))
-        return None if run is None else find_checkpoint(run)
+        return None if run is None else find_checkpoint(run).resolve()
 
     def _put_into_service(self, wanted: Wanted) -> None:
         """Load what is not loaded yet, then swap; nothing changes before all of it is there.  Raises what REFUSALS names."""
-        loaded = {path: self._loaded.get(path) or Recommender.load(path, self._config.service) for path in wanted.paths}
-        full = {path: self._with_songs(recommender) for path, recommender in loaded.items()}
+        loaded: dict[Path, Recommender] = {}
+        full: dict[Path, Recommender] = {}
+        for path in wanted.paths:
+            try:
+                loaded[path] = self._loaded.get(path) or Recommender.load(path, self._config.service)
+                full[path] = self._with_songs(loaded[path])
+            except REFUSALS as exc:
+                self._refuse(path, exc)
+                raise
         challenger = None if wanted.challenger is None else full[wanted.challenger]
         self._live.swap(full[wanted.main], challenger, wanted.share)
         self._loaded, self._in_service = loaded, wanted
-        give_back_memory()
+        settle_memory()
         self._register(loaded)
 
-    def _refuse(self, wanted: Wanted, exc: BERT4MusicRecError) -> None:
-        """Remember what was wrong with it, and do not try the same files again."""
+    def _refuse(self, path: Path, exc: BERT4MusicRecError) -> None:
+        """Tell what is wrong with a checkpoint, and remember it: the same files are not tried again."""
         log.error("a model was refused, what was in service stays: %s", exc)
         self.refusals.append(str(exc))
-        for path in wanted.paths:
-            if path not in self._loaded:
-                self._refused[path] = _written_at(path)
-        ids = {path: model_id for model_id, path in self._paths.items()}
-        refused = [ids[path] for path in wanted.paths if path in ids and path not in self._loaded]
-        try:
-            for model_id in refused:
+        self._refused[path] = _written_at(path)
+        for model_id in [model_id for model_id, known in self._paths.items() if known == path]:
+            try:
                 self._ask(functools.partial(refuse_model, model_id=model_id, reason=str(exc)))
-        except DatabaseError as away:
-            log.debug("the refusal could not be stored: %s", away)
+            except DatabaseError as away:
+                log.debug("the refusal could not be stored: %s", away)
 
     def _is_refused(self, path: Path) -> bool:
         return path in self._refused and self._refused[path] == _written_at(path)
@@ -216,7 +233,7 @@ class Follower:
         log.info("the songs of the database have changed: %d of them", len(rows))
         other = None if challenger is None else challenger[0].with_songs(rows)
         self._live.swap(main.with_songs(rows), other, 0.0 if challenger is None else challenger[1])
-        give_back_memory()
+        settle_memory()
 
     def _with_songs(self, recommender: Recommender) -> Recommender:
         """With the songs of the database, where it can be reached."""
@@ -271,8 +288,12 @@ class Follower:
             return question(connection)
 
 
-def _written_at(path: Path) -> float:
-    try:
-        return (path / DESCRIPTION).stat().st_mtime
-    except OSError:
-        return 0.0
+def _written_at(checkpoint: Path) -> float:
+    """When the newest of its files was written, those of its run included; 0 where there are none."""
+    written = [0.0]
+    for folder in (checkpoint, checkpoint.parent):
+        try:
+            written += [file.stat().st_mtime for file in folder.iterdir() if file.is_file()]
+        except OSError:
+            continue
+    return max(written)

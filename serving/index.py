@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 BLOCK = 64  # songs whose bounds are first looked at as one
 MOST_BOUNDS = 2**23  # bounds that are held at once, 32 MB: a larger batch is answered in parts
 CACHED_PRODUCTS = 2**19  # int32 products at a time: 2 MB, which are still in the cache when they become bounds
+FEWEST_SHARING_THE_CACHE = (
+    8  # of a few contexts only as many songs are looked at a time, whose five columns are to stay there, too
+)
 EXACT_AT_ONCE = 2**14  # pairs that are scored in float64 at a time: 16 MB at width 128
 MOST_CANDIDATES = 4_000  # songs of one context that int8 may leave to be scored exactly, beside 8 for each one asked for
 LARGEST_CODE = 127
@@ -128,9 +131,9 @@ class Songs:
         """V, the specials included."""
         return len(self.bias)
 
-    def raised_bias(self, rounding: float) -> Tensor:
-        """The bias and the share `rounding` of its size, 0 where it is not finite: (V,)."""
-        return torch.add(self._finite_bias, self._bias_sizes, alpha=rounding)
+    def raised_bias(self, rounding: float, part: slice = slice(None)) -> Tensor:
+        """The bias and the share `rounding` of its size, 0 where it is not finite: (V,), or a part of it."""
+        return torch.add(self._finite_bias[part], self._bias_sizes[part], alpha=rounding)
 
 
 class Fp32Bounds:
@@ -168,16 +171,16 @@ class Int8Bounds:
         """The queries of a batch share one step, and the width of the worst of them."""
         step, flat_codes, stands_for = _encode(queries.reshape(1, -1))
         norm, residual = (float(_norms(part).max()) for part in (queries, queries.double() - stands_for.view(queries.shape)))
-        base = self._songs.raised_bias(rounding).add_(self._residuals, alpha=norm * (1 + rounding))
-        base.add_(self._code_norms, alpha=residual + rounding * (norm + residual))
+        of_residuals, of_codes = norm * (1 + rounding), residual + rounding * (norm + residual)
         codes = flat_codes.view(queries.shape)
-        steps = step * self._steps
-        at_once = max(BLOCK, CACHED_PRODUCTS // len(queries))
-        for first in range(0, len(base), at_once):
+        rows = torch.split(codes, 1) if len(codes) <= MULTIPLIED_ONE_BY_ONE else [codes]
+        at_once = max(BLOCK, CACHED_PRODUCTS // max(len(queries), FEWEST_SHARING_THE_CACHE))
+        for first in range(0, len(self._codes), at_once):
             part = slice(first, first + at_once)
-            rows = codes.split(1) if len(codes) <= MULTIPLIED_ONE_BY_ONE else [codes]
+            base = self._songs.raised_bias(rounding, part).add_(self._residuals[part], alpha=of_residuals)
+            base.add_(self._code_norms[part], alpha=of_codes)
             products = torch.cat([int8_product(some, self._codes[part]) for some in rows])
-            torch.addcmul(base[part], products, steps[part], out=bounds[:, part])
+            torch.addcmul(base, products, step * self._steps[part], out=bounds[:, part])
 
 
 def int8_product(left: Tensor, right: Tensor) -> Tensor:

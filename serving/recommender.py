@@ -158,6 +158,7 @@ class Recommender:
             sequence=sequence,
             unknown=tuple(dict.fromkeys(itertools.compress(query.songs, ~known))),
             eligible=self._eligible(query, rules, sequence.numbers),
+            applied=_applied(query, rules),
             rules=rules,
             seed=secrets.randbelow(2**53) if rules.seed is None and rules.temperature else rules.seed or 0,
             fallback=self._fallback(sequence.numbers),
@@ -193,7 +194,7 @@ class Recommender:
                 unknown=query.unknown,
                 model=None if query.fallback is Fallback.POPULAR else self.info,
                 fallback=query.fallback,
-                applied=picked.applied,
+                applied=(*query.applied, *picked.applied),
                 relaxed=picked.relaxed,
                 unavailable=query.unavailable,
                 seed=query.seed if query.rules.temperature else None,
@@ -311,6 +312,23 @@ class Recommender:
         return [tuple(reasons) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),) for reasons in found]
 
 
+def _applied(query: Query, rules: Rules) -> tuple[str, ...]:
+    """The names of what keeps single songs out of an answer; rules about songs together are named by `serving.rules`."""
+    controls, taste = query.controls, query.taste
+    in_force = {
+        "exclude": bool(controls.exclude),
+        "never_again": bool(taste.never or taste.never_artists),
+        "skipped": bool(taste.skipped),
+        "exclude_played_days": rules.exclude_played_days > 0,
+        "ranges": bool(rules.ranges),
+        "allow_explicit": not rules.allow_explicit,
+        "only": controls.only is not None,
+        "filter": controls.filter is not None,
+        "min_confidence": rules.min_confidence > 0,
+    }
+    return tuple(name for name, is_so in in_force.items() if is_so)
+
+
 def _grown(scores_by: ModelScorer | CountScorer, catalogue: SongCatalogue) -> ModelScorer | CountScorer:
     """What scores all songs of a catalogue: the same where there are no new ones."""
     if isinstance(scores_by, CountScorer):
@@ -337,7 +355,7 @@ def _info_of(checkpoint: Checkpoint) -> ModelInfo:
     return ModelInfo(
         model_id=checkpoint.model_id,
         trained_at=checkpoint.trained_at,
-        path=checkpoint.path,
+        path=checkpoint.path.resolve(),
         encoders_digest=checkpoint.encoders_digest,
         snapshot_digest=checkpoint.snapshot_digest,
         settings=checkpoint.settings,

@@ -234,3 +234,38 @@ def test_a_named_model_stays_whatever_is_activated(models, world):
         deploy(connection, id_of(other))
     follower.look()
     assert live.name == id_of(named)
+
+
+def test_a_broken_challenger_leaves_the_model_without_it_and_only_it_is_refused(models, world):
+    main, broken = finished_run(models, "20260101-a"), finished_run(models, "20260102-b")
+    main_id, broken_id = published(world, main, broken)
+    weights = find_checkpoint(broken) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with connect(world) as connection:
+        deploy(connection, main_id, challenger_id=broken_id, challenger_share=0.5)
+    live, follower = followed(models, world)
+    follower.start()
+    assert (live.name, live.challenger) == (main_id, None)
+    with connect(world) as connection:
+        refused = {model.model_id: model.refused is not None for model in known_models(connection)}
+    assert refused == {main_id: False, broken_id: True}
+
+
+def test_a_repaired_model_is_taken_although_its_description_is_the_old_one(models):
+    good, broken = finished_run(models, "20260101-a"), finished_run(models, "20260102-b")
+    weights = find_checkpoint(broken) / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    live, follower = followed(models)
+    with pytest.raises(CheckpointError):
+        follower.start()
+    (broken / "finished.json").rename(broken / "later.json")
+    follower.start()
+    assert live.name == id_of(good)
+    (broken / "later.json").rename(broken / "finished.json")
+    follower.look()
+    assert live.name == id_of(good)
+    weights.write_bytes(whole)
+    os.utime(weights, (2e9, 2e9))
+    follower.look()
+    assert live.name == id_of(broken)
