@@ -171,7 +171,7 @@ def log_as(log_format: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Serve recommendations over HTTP and answer the request table.")
-    add_arguments(parser, "service", "database")
+    add_arguments(parser, "service", "training", "preprocessing", "database")
     return parser
 
 

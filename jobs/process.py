@@ -25,7 +25,7 @@ from storage.migrate import migrate
 def main(argv: Sequence[str] | None = None) -> int:
     """Work on the request table until a signal comes; raises the family of errors.py for what keeps it from starting."""
     parser = argparse.ArgumentParser(prog="cli.py worker", description="Answer the request table.")
-    add_arguments(parser, "service", "training", "database")
+    add_arguments(parser, "service", "training", "preprocessing", "database")
     log_to_stderr()
     config = serving_config(parser.parse_args(argv))
     torch.set_num_threads(config.service.torch_threads)
