@@ -73,6 +73,10 @@ class Follower:
 
         Raises the family of errors.py when neither can be loaded: then there is nothing to serve.
         """
+        self._begin()
+        settle_memory()
+
+    def _begin(self) -> None:
         wanted = self._wanted()
         if wanted is None:
             self._live.swap(self._counting())
@@ -173,7 +177,6 @@ class Follower:
         challenger = None if wanted.challenger is None else full[wanted.challenger]
         self._live.swap(full[wanted.main], challenger, wanted.share)
         self._loaded, self._in_service = loaded, wanted
-        settle_memory()
         self._register(loaded)
 
     def _refuse(self, path: Path, exc: BERT4MusicRecError) -> None:
@@ -233,7 +236,6 @@ class Follower:
         log.info("the songs of the database have changed: %d of them", len(rows))
         other = None if challenger is None else challenger[0].with_songs(rows)
         self._live.swap(main.with_songs(rows), other, 0.0 if challenger is None else challenger[1])
-        settle_memory()
 
     def _with_songs(self, recommender: Recommender) -> Recommender:
         """With the songs of the database, where it can be reached."""
