@@ -31,6 +31,7 @@ from system import settle_memory
 
 log = logging.getLogger(__name__)
 
+UNREAD_SECONDS = 10.0  # until the songs are asked for again where they could not be read
 REFUSALS = (CheckpointError, EncoderError)
 Result = TypeVar("Result")
 
@@ -224,8 +225,8 @@ class Follower:
 
     def _refresh(self) -> None:
         """Read the songs again when it is time, and let the recommenders know of them."""
-        every = self._config.service.catalogue_refresh_seconds
-        if self.catalogue_read_at is not None and (not every or time.monotonic() < self._refresh_at):
+        is_read_once = self.catalogue_read_at is not None and not self._config.service.catalogue_refresh_seconds
+        if is_read_once or time.monotonic() < self._refresh_at:
             return
         main, challenger = self._live.recommender, self._live.challenger
         if main is None or self._url is None:
@@ -250,6 +251,7 @@ class Follower:
             rows = read_songs(self._url, self._config.database.queries_folder, recommender.catalogue.encoders)
         except DatabaseError as exc:
             log.warning("the songs were not read, so names and new songs are missing: %s", exc)
+            self._refresh_at = time.monotonic() + UNREAD_SECONDS
             return None
         self.catalogue_read_at = time.time()
         self._refresh_at = time.monotonic() + self._config.service.catalogue_refresh_seconds
