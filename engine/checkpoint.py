@@ -253,7 +253,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         checkpoint = Checkpoint(
             model=model.eval(),
             path=folder,
-            model_id=f"{run.name}/{folder.name}/{described['weights_digest'][:12]}",
+            model_id=_model_id(folder, described),
             epoch=described["epoch"],
             settings=read_settings(run),
             metrics=described["metrics"],
@@ -298,6 +298,15 @@ def read_description(folder: Path) -> dict[str, Any]:
     if lacking:
         raise CheckpointError(f"{folder} is not a checkpoint of this project ({DESCRIPTION} lacks {', '.join(lacking)})")
     return dict(described)
+
+
+def model_id_of(checkpoint: Path) -> str:
+    """The id under which a checkpoint's answers are known, without loading it.  Raises CheckpointError where it is none."""
+    return _model_id(checkpoint, read_description(checkpoint))
+
+
+def _model_id(checkpoint: Path, described: Mapping[str, Any]) -> str:
+    return f"{checkpoint.parent.name}/{checkpoint.name}/{described['weights_digest'][:12]}"
 
 
 def read_settings(run: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from serving.live import SCORING_ERRORS, LiveRecommender
 from serving.reasons import plain_id
 from serving.recommender import Recommender
 from storage.connections import Connection, connect, expected_errors
-from storage.models import register_model
+from storage.models import introduce_model
 from storage.requests import (
     Claimed,
     Finished,
@@ -176,7 +176,7 @@ class Worker:
     def _register(self, connection: Connection, info: ModelInfo) -> None:
         """Make the model known, so that each song can be traced to it."""
         if info.model_id not in self._registered:
-            register_model(connection, info.record())
+            introduce_model(connection, info.record())
             self._registered.add(info.model_id)
 
     def _outcomes(self, connection: Connection, claimed: Sequence[Claimed]) -> list[Outcome]:

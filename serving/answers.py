@@ -24,6 +24,13 @@ class Fallback(StrEnum):
     POPULAR = "popular"  # nothing is known of any song of the sequence: what is popular
 
 
+@dataclass(frozen=True, eq=False)
+class SongList:
+    """The songs of a filter.  One list is told from another by its identity, so that what is made of it can be kept beside it."""
+
+    ids: Sequence[SongId]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Query:
     """A sequence to continue, oldest song first, in the caller's own ids."""
@@ -31,7 +38,7 @@ class Query:
     songs: Sequence[SongId]
     controls: Controls = field(default_factory=Controls)
     taste: Taste = NO_TASTE  # of controls.listener
-    filtered: Sequence[SongId] | None = None  # the songs of controls.filter
+    filtered: SongList | None = None  # the songs of controls.filter
     unavailable: tuple[str, ...] = ()  # rules that could not be looked up, since the database is away
 
     def of(self, songs: Sequence[SongId]) -> "Query":

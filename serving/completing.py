@@ -12,12 +12,11 @@ from dataclasses import replace
 
 from config import Config
 from errors import DatabaseError, ServiceUnavailable
-from serving.answers import NO_TASTE, Query
+from serving.answers import NO_TASTE, Query, SongList
 from serving.controls import Controls
 from storage.connections import Connection
 from storage.feedback import Taste, TasteWanted, tastes_of
 from storage.filters import songs_of_filter
-from storage.source import Id
 
 KEPT_LISTENERS = 10_000  # tastes, those last asked for
 
@@ -30,7 +29,7 @@ class Completer:
         self._service = config.service
         self._guard = threading.Lock()
         self._tastes: OrderedDict[TasteWanted, Taste] = OrderedDict()
-        self._filters: dict[str, tuple[float, Sequence[Id]]] = {}  # when they were read, and the songs
+        self._filters: dict[str, tuple[float, SongList]] = {}  # when they were read, and the songs
 
     def needs_database(self, query: Query) -> bool:
         """Whether completing the query asks the database anything."""
@@ -65,7 +64,7 @@ class Completer:
             filtered = self._filters[controls.filter][1]
         return replace(query, taste=taste, filtered=filtered, unavailable=unavailable)
 
-    def _filled(self, query: Query, tastes: Mapping[TasteWanted, Taste], songs: Mapping[str, Sequence[Id]]) -> Query:
+    def _filled(self, query: Query, tastes: Mapping[TasteWanted, Taste], songs: Mapping[str, SongList]) -> Query:
         controls = query.controls
         taste = NO_TASTE if controls.listener is None else tastes[self._wanted(controls)]
         return replace(query, taste=taste, filtered=None if controls.filter is None else songs[controls.filter])
@@ -90,7 +89,7 @@ class Completer:
         kept = self._filters.get(name)
         return kept is not None and time.monotonic() < kept[0] + self._service.filter_refresh_seconds
 
-    def _songs_of(self, connection: Connection, name: str) -> Sequence[Id]:
+    def _songs_of(self, connection: Connection, name: str) -> SongList:
         if not self._is_fresh(name):
-            self._filters[name] = (time.monotonic(), songs_of_filter(connection, self._queries_folder, name))
+            self._filters[name] = (time.monotonic(), SongList(songs_of_filter(connection, self._queries_folder, name)))
         return self._filters[name][1]

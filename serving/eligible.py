@@ -53,6 +53,26 @@ class Eligible:
         return (np.logical_and.reduce(masks) if masks else None), np.concatenate(excluded)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Editions:
+    """The songs that share their recording with another one."""
+
+    recordings: np.ndarray  # (V,)
+    songs: np.ndarray  # (e,) song numbers
+
+    @classmethod
+    def of(cls, recordings: np.ndarray) -> "Editions":
+        """Out of the recording of each song, (V,)."""
+        return cls(recordings=recordings, songs=np.flatnonzero(np.bincount(recordings)[recordings] > 1))
+
+    def of_songs(self, numbers: np.ndarray) -> np.ndarray:
+        """Song numbers and all other editions of their recordings, each once."""
+        if not self.songs.size or not numbers.size:
+            return np.unique(numbers)
+        others = self.songs[np.isin(self.recordings[self.songs], self.recordings[numbers])]
+        return np.union1d(numbers, others)
+
+
 def within(ranges: Mapping[str, Range], features: Mapping[str, np.ndarray]) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Songs known to be within all bounds, and those within the bounds whose feature is known: (V,) bool each, None without any.
 

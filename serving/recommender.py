@@ -10,6 +10,7 @@ excludes.  Songs of which nothing is known are left out of the context and repor
 context.
 """
 
+import functools
 import itertools
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -26,10 +28,10 @@ from engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from errors import EncoderError, InvalidSequence, UnknownSong
 from model import BERT4Rec
 from preprocessing_utils import Encoders, IdEncoder, load_encoders
-from serving.answers import Answer, Fallback, ModelInfo, PreparedQuery, Query, RecommendedSong
+from serving.answers import Answer, Fallback, ModelInfo, PreparedQuery, Query, RecommendedSong, SongList
 from serving.catalogue import SongCatalogue, SongRows
 from serving.controls import Controls, Rules
-from serving.eligible import NO_SONGS, Eligible, allowed_songs, within
+from serving.eligible import NO_SONGS, Editions, Eligible, allowed_songs, within
 from serving.fallback import CountScorer, popular_scores
 from serving.picking import Picked, Scored, pick, score
 from serving.reasons import KnownSongs, Reason, ReasonKind, SongFacts, SongId, contributors, plain_id, shared_facts
@@ -61,11 +63,13 @@ class Recommender:
         self.catalogue = catalogue
         self.model_scorer = scores_by if isinstance(scores_by, ModelScorer) else None
         self._scores_by = scores_by
-        self._origin = origin or self
+        self._origin = origin
         self._songs = catalogue.songs
         self._songs.encode(self._songs.decode([FIRST_NUMBER]))  # builds its look-up now rather than in the first request
         self._scorer: Scorer = scores_by if isinstance(scores_by, ModelScorer) else DenseScorer(scores_by.score)
-        self._popular = DenseScorer(self._popular_scores)
+        self._popular = DenseScorer(functools.partial(_popular_scores, catalogue))
+        self._editions = Editions.of(catalogue.recordings)
+        self._filters: WeakKeyDictionary[SongList, np.ndarray] = WeakKeyDictionary()
         self._facts = SongFacts.of(catalogue)
 
     @classmethod
@@ -153,16 +157,17 @@ class Recommender:
             )
         numbers = self._songs.encode(query.songs).astype(np.int64)
         known = numbers != UNKNOWN
+        unavailable = () if rules.allow_explicit or "explicit" in self.catalogue.features else ("allow_explicit",)
         sequence = KnownSongs(numbers=numbers[known], ids=tuple(itertools.compress(query.songs, known)))
         return PreparedQuery(
             sequence=sequence,
             unknown=tuple(dict.fromkeys(itertools.compress(query.songs, ~known))),
             eligible=self._eligible(query, rules, sequence.numbers),
-            applied=_applied(query, rules),
+            applied=tuple(name for name in _applied(query, rules) if name not in unavailable),
             rules=rules,
             seed=secrets.randbelow(2**53) if rules.seed is None and rules.temperature else rules.seed or 0,
             fallback=self._fallback(sequence.numbers),
-            unavailable=query.unavailable,
+            unavailable=(*query.unavailable, *unavailable),
             explain=query.controls.explain,
         )
 
@@ -233,7 +238,7 @@ class Recommender:
         """How many songs it knows and how it finds them, as plain values."""
         return {
             "songs": self.n_songs,
-            "new_songs": len(self._songs) - len(self._origin.catalogue),
+            "new_songs": len(self._songs) - len((self._origin or self).catalogue),
             "index": None if self.model_scorer is None else self.model_scorer.index.name,
         }
 
@@ -242,7 +247,7 @@ class Recommender:
 
         Raises EncoderError where the songs are not those of the model.
         """
-        origin = self._origin
+        origin = self._origin or self
         catalogue = SongCatalogue.of(origin.catalogue, rows)
         return Recommender(
             scores_by=_grown(origin._scores_by, catalogue), catalogue=catalogue, info=self.info, config=self.config, origin=origin
@@ -259,7 +264,9 @@ class Recommender:
 
     def _eligible(self, query: Query, rules: Rules, sequence: np.ndarray) -> Eligible:
         in_ranges, maybe_in_ranges = within(rules.ranges, self.catalogue.features)
-        only = [self._songs.encode(ids) for ids in (query.controls.only, query.filtered) if ids is not None]
+        only = [] if query.controls.only is None else [self._songs.encode(query.controls.only)]
+        if query.filtered is not None:
+            only.append(self._numbers_of(query.filtered))
         hard = allowed_songs(
             len(self._songs),
             rules,
@@ -270,14 +277,23 @@ class Recommender:
             blocked_artists=self._artists_named(query.taste.never_artists),
         )
         excluded = [sequence, self._songs.encode(query.controls.exclude), self._songs_named(query.taste.never)]
+        # Whoever never wants to hear a song again does not want its remaster either.
+        and_editions = self._editions.of_songs if rules.one_per_recording else np.unique
         return Eligible(
             hard=hard,
-            excluded=np.unique(np.concatenate(excluded)).astype(np.int64),
-            skipped=self._songs_named(query.taste.skipped),
-            played=self._songs_named(query.taste.played) if rules.exclude_played_days else NO_SONGS,
+            excluded=and_editions(np.concatenate(excluded).astype(np.int64)),
+            skipped=and_editions(self._songs_named(query.taste.skipped)),
+            played=and_editions(self._songs_named(query.taste.played)) if rules.exclude_played_days else NO_SONGS,
             in_ranges=in_ranges,
             maybe_in_ranges=maybe_in_ranges,
         )
+
+    def _numbers_of(self, listed: SongList) -> np.ndarray:
+        """The numbers of a filter's songs, looked up once for as long as the list is kept."""
+        numbers = self._filters.get(listed)
+        if numbers is None:
+            numbers = self._filters[listed] = self._songs.encode(listed.ids)
+        return numbers
 
     def _songs_named(self, texts: Iterable[str]) -> np.ndarray:
         """The numbers of song ids that went through a text column; what is no id of this catalogue is passed over."""
@@ -285,9 +301,6 @@ class Recommender:
 
     def _artists_named(self, texts: Iterable[str]) -> np.ndarray:
         return _known_numbers(self.catalogue.encoders.artists, texts)
-
-    def _popular_scores(self, prefixes: Sequence[np.ndarray]) -> np.ndarray:
-        return np.repeat(popular_scores(self.catalogue)[None], len(prefixes), axis=0)
 
     # --- one answer -----------------------------------------------------------------------------------------------------------
 
@@ -310,6 +323,10 @@ class Recommender:
             weights = self.model_scorer.leave_one_out(query.sequence.numbers, songs)  # (n, k)
             found = [contributors(newest, column) + shared for column, shared in zip(weights.T, found, strict=True)]
         return [tuple(reasons) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),) for reasons in found]
+
+
+def _popular_scores(catalogue: SongCatalogue, prefixes: Sequence[np.ndarray]) -> np.ndarray:
+    return np.repeat(popular_scores(catalogue)[None], len(prefixes), axis=0)
 
 
 def _applied(query: Query, rules: Rules) -> tuple[str, ...]:

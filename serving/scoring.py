@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from config import FIRST_NUMBER
+from errors import CheckpointError
 from model import BERT4Rec
 from serving.index import Contexts, Ranked, ScoringIndex, choose_index, read_contexts
 from serving.reasons import leave_one_out
@@ -38,9 +39,19 @@ class ModelScorer:
     """The model with an index over its songs."""
 
     def __init__(self, model: BERT4Rec, which: Literal["auto", "fp32", "int8"] = "auto"):
+        """Raises CheckpointError for a model that scores nothing, as one does that has diverged in training."""
         self.model = model.eval()
         with torch.inference_mode():
-            self.index: ScoringIndex = choose_index(model.output_embeddings(), model.output_bias(), which)
+            embeddings, bias = model.output_embeddings(), model.output_bias()
+            if not (embeddings.isfinite().all() and bias[FIRST_NUMBER:].isfinite().all() and self._reads_a_song()):
+                raise CheckpointError("the model's weights give no finite scores, it has diverged in training: train again")
+            self.index: ScoringIndex = choose_index(embeddings, bias, which)
+
+    def _reads_a_song(self) -> bool:
+        """Whether what it makes of a sequence is finite."""
+        contexts = self.read([np.array([min(FIRST_NUMBER, self.model.n_songs - 1)])])
+        bonus = contexts.queries if contexts.looked_up is None else contexts.looked_up.bonus
+        return bool(contexts.queries.isfinite().all() and bonus.isfinite().all())
 
     def read(self, prefixes: Sequence[np.ndarray]) -> Contexts:
         """See Scorer; only the newest `model.row_len` - 1 songs are read."""

@@ -89,8 +89,16 @@ def register_model(connection: Connection, model: Model) -> None:
 
     A refused model stays refused.
     """
-    parameters = vars(model) | {"settings": Jsonb(dict(model.settings)), "metrics": Jsonb(dict(model.metrics))}
-    connection.execute(_SQL["register"], parameters)
+    connection.execute(_SQL["register"], _parameters(model))
+
+
+def introduce_model(connection: Connection, model: Model) -> None:
+    """Make a model known, so that its answers can be written, unless it is: then what was registered stays."""
+    connection.execute(_SQL["introduce"], _parameters(model))
+
+
+def _parameters(model: Model) -> dict[str, Any]:
+    return vars(model) | {"settings": Jsonb(dict(model.settings)), "metrics": Jsonb(dict(model.metrics))}
 
 
 def known_models(connection: Connection) -> list[Model]:

@@ -6,6 +6,12 @@ INSERT INTO recommender.model (model_id, path, encoders_digest, snapshot_digest,
 VALUES (%(model_id)s, %(path)s, %(encoders_digest)s, %(snapshot_digest)s, %(settings)s, %(metrics)s, %(trained_at)s)
 ON CONFLICT (model_id) DO UPDATE SET path = EXCLUDED.path, metrics = EXCLUDED.metrics;
 
+-- name: introduce
+-- Makes a model known, unless it is: whoever answers with it must not correct what was published.
+INSERT INTO recommender.model (model_id, path, encoders_digest, snapshot_digest, settings, metrics, trained_at)
+VALUES (%(model_id)s, %(path)s, %(encoders_digest)s, %(snapshot_digest)s, %(settings)s, %(metrics)s, %(trained_at)s)
+ON CONFLICT (model_id) DO NOTHING;
+
 -- name: known
 -- All models, the one that was trained last first.
 SELECT model_id, path, encoders_digest, snapshot_digest, settings, metrics, trained_at, registered_at, refused

@@ -63,7 +63,7 @@ def test_the_songs_of_a_filter_are_kept_for_a_while(connection, folder):
     add_songs(connection, ("c", 0.2))
     assert not completer.needs_database(query(filter="calm"))
     kept = completer.complete_without(query(filter="calm"), None)
-    assert (first.filtered, kept.filtered) == (["a"], ["a"])
+    assert (first.filtered.ids, kept.filtered.ids) == (["a"], ["a"])
 
 
 def test_after_that_they_are_read_again_and_the_old_ones_serve_while_the_database_is_away(connection, folder):
@@ -73,9 +73,9 @@ def test_after_that_they_are_read_again_and_the_old_ones_serve_while_the_databas
     add_songs(connection, ("c", 0.2))
     time.sleep(0.002)
     assert completer.needs_database(query(filter="calm"))
-    assert completer.complete_without(query(filter="calm"), AWAY).filtered == ["a"]
+    assert completer.complete_without(query(filter="calm"), AWAY).filtered.ids == ["a"]
     [read] = completer.complete(connection, [query(filter="calm")])
-    assert sorted(read.filtered) == ["a", "c"]
+    assert sorted(read.filtered.ids) == ["a", "c"]
 
 
 def test_a_filter_that_was_never_read_cannot_be_guessed(folder):

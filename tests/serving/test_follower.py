@@ -1,4 +1,6 @@
+import gc
 import os
+import weakref
 
 import pytest
 
@@ -50,7 +52,18 @@ def followed(models, url=None, **service):
         database=DatabaseConfig(connect_timeout_seconds=1),
     )
     live = LiveRecommender()
-    return live, Follower(live, config, url)
+    followers.append(Follower(live, config, url))
+    return live, followers[-1]
+
+
+followers = []
+
+
+@pytest.fixture(autouse=True)
+def _close_followers():
+    yield
+    while followers:
+        followers.pop().close()
 
 
 def finished_run(models, name, ids=SONGS):
@@ -164,6 +177,7 @@ def test_what_is_in_service_stays_while_the_database_is_away(models, world):
     live, follower = followed(models, world)
     follower.start()
     away = Follower(live, follower._config, NOWHERE)
+    followers.append(away)
     away.start()
     away.look()
     assert live.name == id_of(run)
@@ -269,3 +283,82 @@ def test_a_repaired_model_is_taken_although_its_description_is_the_old_one(model
     os.utime(weights, (2e9, 2e9))
     follower.look()
     assert live.name == id_of(broken)
+
+
+def test_another_model_at_the_path_of_the_activated_one_is_refused(models, world):
+    activated, other = finished_run(models, "20260101-a"), finished_run(models, "20260102-b")
+    activated_id, other_id = published(world, activated, other)
+    live, follower = followed(models, world)
+    follower.start()
+    assert live.name == other_id
+    with connect(world) as connection:
+        path = str(find_checkpoint(other))
+        connection.execute("UPDATE recommender.model SET path = %s WHERE model_id = %s", [path, activated_id])
+        deploy(connection, activated_id)
+    follower.look()
+    assert live.name == other_id
+    assert f"holds the model '{other_id}' and not '{activated_id}', which was activated" in follower.refusals[0]
+
+
+def test_a_model_that_was_published_from_another_place_is_found_there(models, world, tmp_path):
+    run = finished_run(models, "20260101-a")
+    [model_id] = published(world, run)
+    with connect(world) as connection:
+        deploy(connection, model_id)
+    live, follower = followed(tmp_path / "empty", world)
+    moved = tmp_path / "elsewhere" / run.name
+    moved.parent.mkdir()
+    run.rename(moved)
+    with pytest.raises(CheckpointError):
+        follower.start()
+    with connect(world) as connection:
+        assert {model.refused for model in known_models(connection)} == {None}  # the files may be missing on this machine alone
+        register_model(connection, Recommender.load(moved, ServiceConfig()).info.record())
+        deploy(connection, model_id)
+    follower.start()
+    assert live.name == model_id
+    with connect(world) as connection:
+        [known] = known_models(connection)
+    assert known.path == str(find_checkpoint(moved))
+
+
+def test_answers_of_a_model_that_was_replaced_while_the_database_was_away_are_counted_once_it_is_back(models, world):
+    first = finished_run(models, "20260101-a")
+    live, away = followed(models, NOWHERE)
+    away.start()
+    live.recommend(Query(songs=["s00"]))
+    second = finished_run(models, "20260102-b")
+    away.look()
+    live.recommend(Query(songs=["s00"]))
+    away._url = world
+    away.look()
+    with connect(world) as connection:
+        figures = {one.model_id: one.answers for one in model_figures(connection)}
+    assert figures == {id_of(first): 1, id_of(second): 1}
+
+
+def test_a_look_survives_files_that_vanish(models, monkeypatch):
+    run = finished_run(models, "20260101-a")
+    live, follower = followed(models)
+    follower.start()
+
+    def vanish(folder):
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr("serving.follower.runs_of", vanish)
+    follower.look()
+    assert live.name == id_of(run)
+
+
+def test_a_replaced_model_leaves_memory_at_once(models):
+    finished_run(models, "20260101-a")
+    live, follower = followed(models)
+    follower.start()
+    first = weakref.ref(live.recommender)
+    finished_run(models, "20260102-b")
+    gc.disable()
+    try:
+        follower.look()
+        assert first() is None
+    finally:
+        gc.enable()

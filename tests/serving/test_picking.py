@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from config import ServiceConfig
-from errors import InvalidSequence
+from errors import CheckpointError, InvalidSequence
 from serving import picking
-from serving.answers import Query
+from serving.answers import Query, SongList
 from serving.controls import Controls
+from serving.scoring import ModelScorer
 from storage.feedback import Taste
 from tests.serving.small import SONGS, small_recommender
 
@@ -22,7 +23,7 @@ def ids_of(answer):
 
 def answered(recommender=None, songs=("s00",), taste=None, filtered=None, **controls):
     recommender = recommender or small_recommender()
-    query = Query(songs=songs, controls=Controls(**controls), taste=taste or Taste(), filtered=filtered)
+    query = Query(songs=songs, controls=Controls(**controls), taste=taste or Taste(), filtered=filtered and SongList(filtered))
     [answer] = recommender.recommend_many([query])
     return answer
 
@@ -143,3 +144,30 @@ def test_the_bound_per_artist_holds_also_for_songs_for_which_rules_gave_way():
     skipped = frozenset({*SONGS} - {"s00", "s01", "s02"})
     answer = answered(recommender, count=2, taste=Taste(skipped=skipped))
     assert (sorted(ids_of(answer)), answer.relaxed) == (["s01", "s02"], ())
+
+
+def test_another_edition_of_what_is_excluded_blocked_or_skipped_stays_out_as_well():
+    recommender = small_recommender(config=ServiceConfig(max_per_artist=0, artist_spacing=0))
+    recordings = recommender.catalogue.recordings.copy()
+    recordings[3 + 9] = recordings[3 + 4]  # s09 is the remaster of s04
+    recommender = replace_catalogue(recommender, recordings=recordings)
+    for answer in (
+        answered(recommender, count=WHOLE, exclude=["s04"]),
+        answered(recommender, count=WHOLE, taste=Taste(never=frozenset({"s09"}))),
+        answered(recommender, count=WHOLE - 2, taste=Taste(skipped=frozenset({"s04"}))),
+    ):
+        assert sorted(ids_of(answer)) == sorted({*SONGS} - {"s00", "s04", "s09"})
+    apart = answered(recommender, count=WHOLE, exclude=["s04"], one_per_recording=False)
+    assert "s09" in ids_of(apart)
+
+
+def test_a_bound_on_explicit_songs_that_nothing_tells_of_is_named_as_unavailable():
+    answer = answered(allow_explicit=False)
+    assert (answer.unavailable, "allow_explicit" in answer.applied) == (("allow_explicit",), False)
+
+
+def test_a_model_that_has_diverged_is_refused():
+    model = small_recommender().model_scorer.model
+    model.encoder_weight.data.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="no finite scores, it has diverged in training: train again"):
+        ModelScorer(model)

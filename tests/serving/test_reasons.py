@@ -25,27 +25,27 @@ def songs(*numbers):
 
 def test_the_newest_song_of_the_same_album_is_named_before_any_artist():
     known = facts(artists=[7, 7, 7, 7], albums=[5, 5, 6, 5])
-    assert shared_facts(known, songs(3, 4, 5), 6) == [Reason(kind=ReasonKind.SAME_ALBUM, song_id="song4")]
+    assert shared_by(known, songs(3, 4, 5), 6) == [Reason(kind=ReasonKind.SAME_ALBUM, song_id="song4")]
 
 
 def test_the_newest_song_of_the_same_artist_is_named_when_no_album_is_shared():
     known = facts(artists=[7, 7, 8, 7], albums=[3, 4, 5, 6])
-    assert shared_facts(known, songs(3, 4, 5), 6) == [Reason(kind=ReasonKind.SAME_ARTIST, song_id="song4")]
+    assert shared_by(known, songs(3, 4, 5), 6) == [Reason(kind=ReasonKind.SAME_ARTIST, song_id="song4")]
 
 
 def test_songs_without_artist_and_album_share_neither():
-    assert shared_facts(facts(artists=[UNKNOWN, UNKNOWN], albums=[0, 0]), songs(3), 4) == []
+    assert shared_by(facts(artists=[UNKNOWN, UNKNOWN], albums=[0, 0]), songs(3), 4) == []
 
 
 def test_the_song_closest_in_most_features_is_named_when_nothing_else_is_shared():
     known = facts([3, 4, 5, 6], [3, 4, 5, 6], tempo=[0.0, 0.1, 0.2, 0.1], energy=[2.0, 1.2, 1.0, 1.0])
     expected = Reason(kind=ReasonKind.CLOSE_FEATURES, song_id="song5", features=("tempo", "energy"))
-    assert shared_facts(known, songs(3, 4, 5), 6) == [expected]
+    assert shared_by(known, songs(3, 4, 5), 6) == [expected]
 
 
 def test_a_missing_feature_is_close_to_nothing():
     known = facts([3, 4], [3, 4], tempo=[NAN, 0.0], energy=[0.0, NAN])
-    assert shared_facts(known, songs(3), 4) == []
+    assert shared_by(known, songs(3), 4) == []
 
 
 def test_features_are_compared_in_standard_deviations_of_the_known_ones():
@@ -53,6 +53,11 @@ def test_features_are_compared_in_standard_deviations_of_the_known_ones():
     gathered = SongFacts.of(catalogue)
     np.testing.assert_allclose(gathered.features["tempo"], [NAN, -1.0, 1.0])
     assert list(gathered.features) == ["tempo"]
+
+
+def shared_by(known, sequence, song):
+    [reasons] = shared_facts(known, sequence, np.array([song]))
+    return reasons
 
 
 class SumOfSongs:
