@@ -179,12 +179,12 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "recommend": recommend_command,
     "serve": flask_app.main,
     "worker": process.main,
-    "health": health.main,
     "keys": manage.keys_command,
     "models": manage.models_command,
     "publish": manage.publish_command,
     "activate": manage.activate_command,
     "rollback": manage.rollback_command,
+    "health": health.main,
 }
 
 

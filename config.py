@@ -285,7 +285,7 @@ class ServiceConfig:
     max_batch: int = 100
     """The most sequences that one batch request may hold."""
     max_per_artist: int = 2
-    """Songs of one artist in an answer, those among the newest songs of the sequence counted; 0 sets no bound."""
+    """Songs of one artist in an answer, one less where the artist stands among the newest songs; 0 sets no bound."""
     artist_spacing: int = 1
     """Songs of other artists between two of one artist, the end of the sequence counted; 0 sets no bound."""
     one_per_recording: bool = True

@@ -143,7 +143,7 @@ def readyz() -> tuple[Response, int]:
     """
     service = service_of(current_app)
     state = _readiness(service)
-    is_ready = state["model"] == "loaded" and state["database"] != "unreachable" and state["worker"] in ("none", "running")
+    is_ready = state["model"] != "missing" and state["database"] != "unreachable" and state["worker"] in ("none", "running")
     return jsonify({**service.state(), **state}), HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -152,7 +152,7 @@ def _readiness(service: Service) -> dict[str, Any]:
     info = None if recommender is None else recommender.info
     reachable = service.desk is not None and service.desk.is_reachable()
     return {
-        "model": "loaded" if recommender else "missing",
+        "model": "missing" if recommender is None else "counts" if info is None else "loaded",
         "model_id": None if info is None else info.model_id,
         "database": "not configured" if service.desk is None else "reachable" if reachable else "unreachable",
         "worker": service.worker_state(),

@@ -70,7 +70,7 @@ class Controls(BaseModel):
         None, ge=0, le=36_500, allow_inf_nan=False, description="leave out what the listener played within so many days"
     )
     max_per_artist: int | None = Field(
-        None, ge=0, le=1_000_000, description="songs of one artist, those among the newest of the sequence counted; 0: no bound"
+        None, ge=0, le=1_000_000, description="songs of one artist, one less for an artist of the newest songs; 0: no bound"
     )
     artist_spacing: int | None = Field(None, ge=0, le=1_000, description="songs of others between two of one artist; 0: no bound")
     one_per_recording: bool | None = Field(None, description="only one edition of a recording")

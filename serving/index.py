@@ -422,7 +422,7 @@ def choose_index(
     if (fault := fault_of_int8(embeddings.shape[1])) is not None:
         if which == "int8":
             raise ConfigError(f"index int8 is not possible here, {fault}: choose auto or fp32")
-        log.info("songs are found by products in fp32: %s", fault)
+        log.debug("songs are found by products in fp32: %s", fault)
         return ScoringIndex(embeddings, bias)
     int8 = ScoringIndex(embeddings, bias, "int8")
     return int8 if which == "int8" else _faster(ScoringIndex(embeddings, bias), int8, seed)
@@ -459,7 +459,7 @@ def _faster(fp32: ScoringIndex, int8: ScoringIndex, seed: int) -> ScoringIndex:
         log.warning("songs are found by products in fp32: those in int8 found others on this machine")
         return fp32
     faster = int8 if int8_ms < fp32_ms else fp32
-    log.info(
+    log.debug(
         "songs are found by products in %s: %.2f ms in int8, %.2f ms in fp32",
         *(faster.name, int8_ms, fp32_ms),
         extra={"fields": {"index": faster.name, "int8_ms": int8_ms, "fp32_ms": fp32_ms}},

@@ -221,7 +221,7 @@ class Recommender:
             ranked = self.model_scorer.similar(number, rules.count, self.catalogue.availability)
         sequence = KnownSongs(numbers=np.array([number]), ids=(song_id,))
         shared = shared_facts(self._facts, sequence, ranked.numbers)
-        reasons = [tuple(facts) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),) for facts in shared]
+        reasons = [tuple(facts) for facts in shared]
         songs = self._worded(Picked(numbers=ranked.numbers, scores=ranked.scores), reasons)
         return Answer(songs=songs, unknown=(), model=self.info, fallback=self._fallback(sequence.numbers))
 

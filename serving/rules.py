@@ -87,11 +87,11 @@ def choose(
     """Pick `rules.count` songs out of a pool to follow a sequence (s,) of song numbers, oldest first, specials allowed.
 
     None asks for a wider pool: fewer than `count` songs keep the rules, or there are too few to re-rank.  Out of a whole pool the
-    answer is as long as it can be.  Songs of one artist are bounded by `max_per_artist`, those among the newest `recent` songs of
-    the sequence (None: `count`) counted; between two of them stand `artist_spacing` songs by others, the end of the sequence
-    counted, and a song that would come too soon is postponed to the first place that is far enough; of each recording only the
-    best-ranked song may come, and none that stands in the sequence.  Songs of unknown artists are bound by none of the rules for
-    artists.
+    answer is as long as it can be.  Songs of one artist are bounded by `max_per_artist`; an artist who stands among the newest
+    `recent` songs of the sequence (None: `count`) counts as one song more.  Between two of them stand `artist_spacing` songs by
+    others, the end of the sequence counted, and a song that would come too soon is postponed to the first place that is far
+    enough.  Of each recording only the best-ranked song may come, and none that stands in the sequence.  Songs of unknown artists
+    are bound by none of the rules for artists.
 
     Rules give way only in a whole pool that has too few songs, and only behind what the strict rules found.  First spacing: where
     no song is far enough, the one comes whose artist was heard the longest ago.  Then the bound per artist, raised by one at a
@@ -255,14 +255,15 @@ def _fill(
 ) -> None:
     """Put the ranked songs `numbers` into a line: first those within the bound per artist, then, if need be, those over it.
 
-    `newest` are the songs of the sequence that count towards the bound.
+    `newest` are the songs of the sequence whose artists count as one towards the bound, however often they stand there: counted
+    song by song, a list by one artist could not go on with a single song of theirs.
     """
     songs: Iterator[int] = iter(range(len(numbers)))
     if rules.one_per_recording:
         songs = _one_per_recording(traits.recordings[numbers].tolist(), traits.recordings[sequence[sequence >= FIRST_NUMBER]])
     over: dict[int, list[int]] = {}
     if rules.max_per_artist:
-        counted = Counter(traits.artists[newest].tolist())
+        counted = Counter(set(traits.artists[newest].tolist()))
         songs = _within_bound(songs, line.artists, counted, rules.max_per_artist, over)
     line.extend(songs, may_stretch=may_relax)
     for excess in sorted(over) if may_relax else ():

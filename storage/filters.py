@@ -11,8 +11,10 @@ import psycopg
 
 from errors import DatabaseError, SchemaError, UnknownFilter
 from storage.connections import Connection, expected_errors
-from storage.named import as_statement
+from storage.named import SQL_FOLDER, as_statement, queries
 from storage.source import Id
+
+_SQL = queries(SQL_FOLDER / "filters.sql")
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,9 @@ def songs_of_filter(connection: Connection, queries_folder: Path, name: str) -> 
     file = f"{FOLDER}/{name}.sql"
     query = as_statement((queries_folder / FOLDER / f"{name}.sql").read_text(encoding="utf-8"))
     try:
-        with expected_errors():
+        # A savepoint, and read only as long as it lasts: a file that deletes something is a mistake.
+        with expected_errors(), connection.transaction():
+            connection.execute(_SQL["read_only"])
             cursor = connection.execute(query)
     except SchemaError as exc:
         raise SchemaError(f"{file} fails: {exc}") from exc

@@ -111,7 +111,6 @@ def test_migrate_brings_a_database_up_to_date_once(new_database, tmp_path):
     ("arguments", "message"),
     [
         (["recommend", "s3", "nothing-of-that-kind"], None),
-        (["recommend", "nothing-of-that-kind"], "none of the 1 songs is known to the model"),
         (["recommend"], "the sequence is empty"),
         (["recommend", "--file", "/nowhere.csv"], "/nowhere.csv cannot be read as a CSV file"),
         (["recommend", "--file", "requirements.txt"], "has no column song_id"),
@@ -152,6 +151,7 @@ WHERE song_id = ANY(%(song_ids)s)
 def test_recommend_finds_the_titles_of_uuids(empty_database_url, tmp_path):
     run = small_run(tmp_path / "run", ids=UUIDS)
     (tmp_path / "songs_by_id.sql").write_text(QUERY_OF_UUIDS)
+    (tmp_path / "songs.sql").write_text(QUERY_OF_UUIDS.partition("WHERE")[0])
     options = ["--model", run, "--queries-folder", tmp_path, "--count", "2"]
     lines = command("recommend", UUIDS[3], *options, url=empty_database_url, folder=tmp_path).stdout.splitlines()
     assert lines[0].split() == ["1", "Song", "3"]

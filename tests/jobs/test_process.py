@@ -11,7 +11,7 @@ from config import PROJECT_ROOT
 from storage.connections import connect
 from storage.requests import State
 from tests.jobs.world import add_playlist, ask, is_over, songs_of, state_of, wait_until
-from tests.serving.small import small_run
+from tests.serving.small import SONGS, small_run
 
 pytestmark = pytest.mark.pooled
 
@@ -37,6 +37,7 @@ def start(database_url, tmp_path):
 
 def test_a_worker_answers_and_stops_at_a_signal(start, database_url):
     add_playlist(database_url, "p", ["s03", "s00"])
+    add_playlist(database_url, "all", SONGS)
     process, request_id = start(), ask(database_url, "p", count=3)
     wait_until(lambda: is_over(database_url, request_id))
     process.send_signal(signal.SIGTERM)

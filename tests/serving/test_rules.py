@@ -215,7 +215,7 @@ def strictly(pool, sequence, asked):
     heard = {recording for _, recording in sequence}
     for _ in range(asked.count):
         for place, (artist, recording) in enumerate(pool):
-            counted = line[max(0, len(sequence) - asked.count) :].count(artist)
+            counted = (artist in line[: len(sequence)][-asked.count :]) + line[len(sequence) :].count(artist)
             is_known = artist >= FIRST_NUMBER
             if not (
                 place in places
@@ -233,7 +233,7 @@ def broken(pool, sequence, asked, places):
     """Names of the rules for artists that an answer does not keep."""
     before = [artist for artist, _ in sequence]
     line = before + [pool[place][0] for place in places]
-    counted = Counter(before[-asked.count :] + line[len(before) :])
+    counted = Counter([*set(before[-asked.count :]), *line[len(before) :]])
     names = []
     for place in range(len(before), len(line)):
         if line[place] >= FIRST_NUMBER and line[place] in line[max(0, place - asked.artist_spacing) : place]:

@@ -79,3 +79,14 @@ def test_a_file_whose_name_cannot_be_asked_for_is_passed_over_with_a_warning(wri
     caplog.set_level(logging.WARNING)
     assert filter_names(written(**{"good": "SELECT 1", "90s": "SELECT 1", "old copy": "SELECT 1"})) == ["good"]
     assert [message.partition(" is no filter")[0] for message in caplog.messages] == ["filters/90s.sql", "filters/old copy.sql"]
+
+
+def test_a_filter_that_writes_is_refused_and_nothing_is_lost(connection, tmp_path):
+    folder = tmp_path / "filters"
+    folder.mkdir()
+    connection.execute("INSERT INTO music.song (song_id) VALUES ('s')")
+    (folder / "evil.sql").write_text("DELETE FROM music.song RETURNING song_id")
+    with pytest.raises(DatabaseError, match="read-only"):
+        songs_of_filter(connection, tmp_path, "evil")
+    assert connection.execute("SELECT count(*) FROM music.song").fetchone() == (1,)
+    connection.execute("INSERT INTO music.song (song_id) VALUES ('t')")  # what comes afterwards may write again
