@@ -348,7 +348,8 @@ def test_a_listener_that_is_no_key_of_that_table_has_no_plays_there_and_disturbs
 )
 def test_a_file_that_breaks_its_contract_is_named_and_costs_its_plays_only(connection, own_plays, text, message):
     connection.execute(
-        "CREATE FUNCTION pg_temp.refuse() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today' USING ERRCODE = '23505'; END $$"
+        "CREATE FUNCTION pg_temp.refuse() RETURNS timestamptz LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'not today' USING ERRCODE = '23505'; END $$"
     )
     reports = ((Event.NEVER_AGAIN, "s1"), (Event.SKIPPED, "s2"), (Event.PLAYED, "s3"))
     add_feedback(connection, [said("7", event, song_id) for event, song_id in reports])
