@@ -275,7 +275,8 @@ class RulesBody(BaseModel):
     applied: list[str]
     relaxed: list[str]
     unavailable: list[str] | None = Field(
-        None, description="what could not be looked up, because the database is away; not there otherwise"
+        None,
+        description="what the database could not be asked for: listener (feedback as last read), exclude_played_days",
     )
 
 

@@ -19,7 +19,10 @@ from storage.requests import Recommendation, RequestStatus, State, add_request, 
 from storage.source import sequence_by_id
 
 # How long a thread stays for a connection of the pool: while a database is away, an answer that says so is worth more.
-POOL_PATIENCE_SECONDS = 1.0
+# Above the 0.9 to 1.1 s that psycopg_pool rests after a connection that it found broken: else every other such thread fails.
+POOL_PATIENCE_SECONDS = 1.5
+# How long a thread stays for a seat to complete its query; a completion that the database answers takes milliseconds.
+COMPLETING_PATIENCE_SECONDS = 1.0
 # After a failed attempt the next threads are told at once instead of queueing up behind attempts of their own.
 RETRY_SECONDS = 1.0
 # Polling begins close to the time that an idle worker takes for an answer, and slows down.
@@ -50,6 +53,9 @@ class RequestDesk:
         self._threads = config.service.server_threads
         # Waiting takes a thread of the server; the other half stays free for everybody else.
         self._seats = threading.BoundedSemaphore(max(1, self._threads // 2))
+        # A database that has gone silent keeps whoever asks it: so few threads ask at a time, and the others still answer.
+        self._completing_seats = threading.BoundedSemaphore(max(1, self._threads // 4))
+        self._is_silent = False  # whether the last thread without a seat stayed for it in vain
         self._stopping = stopping
         self._completer = Completer(config)
         self._opening = threading.Lock()
@@ -73,18 +79,17 @@ class RequestDesk:
             return add_request(connection, playlist_id, options, idempotency_key=idempotency_key)
 
     def complete(self, query: Query) -> Query:
-        """A query with its listener's feedback and its filter's songs; while the database is away, as they were last read.
+        """A query with its listener's feedback and its filter's songs; while the database is away or silent, as last read.
 
-        Raises UnknownFilter, and ServiceUnavailable for a filter that was never read.
+        Raises UnknownFilter, ServiceUnavailable for a filter that was never read, and DatabaseError for one that fails.
         """
         if not self._completer.needs_database(query):
             return self._completer.complete_without(query, None)
         try:
-            with self.connection() as connection:
-                [completed] = self._completer.complete(connection, [query])
-        except DatabaseError as exc:
+            with self._completing_seat(), self.connection() as connection:
+                return self._completer.complete(connection, query)
+        except DatabaseUnreachable as exc:
             return self._completer.complete_without(query, exc)
-        return completed
 
     def look_up(self, request_id: int) -> Handled:
         """What became of a request.  Raises UnknownRequest."""
@@ -134,6 +139,22 @@ class RequestDesk:
         return handled
 
     @contextmanager
+    def _completing_seat(self) -> Iterator[None]:
+        """One of the few places inside the database.  Raises DatabaseUnreachable when those who sit there get no answer.
+
+        A thread stays a while for a place; once that was in vain, the others are told at once until a place is given back.
+        """
+        patience_seconds = 0.0 if self._is_silent else COMPLETING_PATIENCE_SECONDS
+        if not self._completing_seats.acquire(timeout=patience_seconds):
+            self._is_silent = True
+            raise DatabaseUnreachable(f"the database has not answered others for {COMPLETING_PATIENCE_SECONDS:g} s")
+        try:
+            yield
+        finally:
+            self._is_silent = False
+            self._completing_seats.release()
+
+    @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection whose work is committed at the end.
 
@@ -156,16 +177,22 @@ class RequestDesk:
                 self._probing.release()
 
     def _open_pool(self) -> Pool:
-        with self._opening:
+        if not self._opening.acquire(timeout=POOL_PATIENCE_SECONDS):
+            raise DatabaseUnreachable(f"the database has not let another thread in for {POOL_PATIENCE_SECONDS:g} s")
+        try:
             if self._pool is None:
                 self._pool = self._new_pool()
             return self._pool
+        finally:
+            self._opening.release()
 
     def _new_pool(self) -> Pool:
         if self._failed is not None and time.monotonic() < self._failed[0] + RETRY_SECONDS:
             raise DatabaseUnreachable(str(self._failed[1]))
         try:
-            return open_pool(self._url, max_size=self._threads, connect_timeout_seconds=self._connect_timeout_seconds)
+            # Not one for each thread: a database that has gone silent keeps as many threads as there are connections.
+            max_size = self._threads // 2 + 1
+            return open_pool(self._url, max_size=max_size, connect_timeout_seconds=self._connect_timeout_seconds)
         except DatabaseError as exc:
             self._failed = (time.monotonic(), exc)
             raise

@@ -200,7 +200,7 @@ class Worker:
         for place, query in wanted.items():
             try:
                 with expected_errors(), connection.transaction():
-                    [completed[place]] = self._completer.complete(connection, [query])
+                    completed[place] = self._completer.complete(connection, query)
             except RequestError as exc:
                 completed[place] = Failure(error=str(exc), is_final=True)
             except DatabaseError as exc:

@@ -39,7 +39,7 @@ class Query:
     controls: Controls = field(default_factory=Controls)
     taste: Taste = NO_TASTE  # of controls.listener
     filtered: SongList | None = None  # the songs of controls.filter
-    unavailable: tuple[str, ...] = ()  # rules that could not be looked up, since the database is away
+    unavailable: tuple[str, ...] = ()  # rules for which the database could not be asked
 
     def of(self, songs: Sequence[SongId]) -> "Query":
         """The same for another sequence."""

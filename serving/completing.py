@@ -1,13 +1,14 @@
 """What a query needs from the database beside its songs: the listener's feedback, and the songs of a named filter.
 
-Both are kept, so that a query is still answered while the database is away: feedback as it was last read, a filter's songs until
-it can be asked again.  What could not be had at all is named in the answer.
+Both are kept, so that a query is still answered while the database is away: blocks and skips as they were last read, a filter's
+songs until it can be asked again.  What could not be asked is named in the answer.
 """
 
+import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from config import Config
@@ -18,7 +19,9 @@ from storage.connections import Connection
 from storage.feedback import Taste, TasteWanted, tastes_of
 from storage.filters import songs_of_filter
 
-KEPT_LISTENERS = 10_000  # tastes, those last asked for
+log = logging.getLogger(__name__)
+
+KEPT_IDS = 1_000_000  # of all listeners together, those last asked for; about 150 bytes each
 
 
 class Completer:
@@ -27,63 +30,57 @@ class Completer:
     def __init__(self, config: Config) -> None:
         self._queries_folder = config.database.queries_folder
         self._service = config.service
-        self._guard = threading.Lock()
-        self._tastes: OrderedDict[TasteWanted, Taste] = OrderedDict()
+        self._tastes = KeptTastes(KEPT_IDS)
         self._filters: dict[str, tuple[float, SongList]] = {}  # when they were read, and the songs
+        self._told: str | None = None  # what was last said of plays that could not be read
 
     def needs_database(self, query: Query) -> bool:
         """Whether completing the query asks the database anything."""
         controls = query.controls
         return controls.listener is not None or (controls.filter is not None and not self._is_fresh(controls.filter))
 
-    def complete(self, connection: Connection, queries: Sequence[Query]) -> list[Query]:
-        """Fill in tastes and the songs of filters.  Raises UnknownFilter, DatabaseError."""
-        wanted = {query.controls.listener: self._wanted(query.controls) for query in queries}
-        wanted.pop(None, None)
-        tastes = dict(zip(wanted.values(), tastes_of(connection, self._queries_folder, list(wanted.values())), strict=True))
-        self._keep(tastes)
-        filters = {query.controls.filter for query in queries if query.controls.filter is not None}
-        songs = {name: self._songs_of(connection, name) for name in filters}
-        return [self._filled(query, tastes, songs) for query in queries]
+    def complete(self, connection: Connection, query: Query) -> Query:
+        """Fill in the listener's taste and the songs of the filter.  Raises UnknownFilter, DatabaseError."""
+        controls = query.controls
+        taste, filtered = NO_TASTE, None
+        if controls.listener is not None:
+            [taste] = tastes_of(connection, self._queries_folder, [self._wanted(controls.listener, controls)])
+            self._tastes.keep(controls.listener, taste)
+            self._tell(taste.plays_error)
+        if controls.filter is not None:
+            filtered = self._songs_of(connection, controls.filter)
+        unavailable = () if taste.plays_error is None else ("exclude_played_days",)
+        return replace(query, taste=taste, filtered=filtered, unavailable=unavailable)
 
     def complete_without(self, query: Query, cause: DatabaseError | None) -> Query:
         """Fill in what was read before; `cause` says why the database cannot be asked, None that it need not be.
 
-        Raises ServiceUnavailable for a filter that was never read: its songs cannot be guessed.
+        A listener is named as unavailable in any case: feedback may have come in since.  Raises ServiceUnavailable for a filter
+        that was never read: its songs cannot be guessed.
         """
         controls = query.controls
-        unavailable: tuple[str, ...] = ()
-        taste, filtered = NO_TASTE, None
-        if controls.listener is not None:
-            with self._guard:
-                kept = self._tastes.get(self._wanted(controls))
-            taste, unavailable = (NO_TASTE, ("listener",)) if kept is None else (kept, ())
+        taste = NO_TASTE if controls.listener is None else self._tastes.of(controls.listener)
+        unavailable = () if controls.listener is None else ("listener",)
+        filtered = None
         if controls.filter is not None:
             if controls.filter not in self._filters:
                 raise ServiceUnavailable(f"filter {controls.filter!r} cannot be read while the database is away: {cause}")
             filtered = self._filters[controls.filter][1]
         return replace(query, taste=taste, filtered=filtered, unavailable=unavailable)
 
-    def _filled(self, query: Query, tastes: Mapping[TasteWanted, Taste], songs: Mapping[str, SongList]) -> Query:
-        controls = query.controls
-        taste = NO_TASTE if controls.listener is None else tastes[self._wanted(controls)]
-        return replace(query, taste=taste, filtered=None if controls.filter is None else songs[controls.filter])
-
-    def _wanted(self, controls: Controls) -> TasteWanted:
+    def _wanted(self, listener: str, controls: Controls) -> TasteWanted:
         played_days = controls.exclude_played_days
         return TasteWanted(
-            listener=controls.listener or "",
+            listener=listener,
             skipped_days=self._service.skipped_days,
             played_days=self._service.exclude_played_days if played_days is None else played_days,
         )
 
-    def _keep(self, tastes: Mapping[TasteWanted, Taste]) -> None:
-        with self._guard:
-            for wanted, taste in tastes.items():
-                self._tastes[wanted] = taste
-                self._tastes.move_to_end(wanted)
-            while len(self._tastes) > KEPT_LISTENERS:
-                self._tastes.popitem(last=False)
+    def _tell(self, plays_error: str | None) -> None:
+        """Log what is wrong with the plays once, not with each query."""
+        if plays_error is not None and plays_error != self._told:
+            log.warning("%s; answers go without these plays and name exclude_played_days as unavailable", plays_error)
+        self._told = plays_error or self._told
 
     def _is_fresh(self, name: str) -> bool:
         kept = self._filters.get(name)
@@ -93,3 +90,32 @@ class Completer:
         if not self._is_fresh(name):
             self._filters[name] = (time.monotonic(), SongList(songs_of_filter(connection, self._queries_folder, name)))
         return self._filters[name][1]
+
+
+class KeptTastes:
+    """What listeners block and skip as it was last read, without their plays: those are many, and soon outdated."""
+
+    def __init__(self, most_ids: int) -> None:
+        """`most_ids` bounds all listeners together; the listener's own name counts as one."""
+        self._most_ids = most_ids
+        self._ids = 0
+        self._tastes: OrderedDict[str, Taste] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def of(self, listener: str) -> Taste:
+        """The taste that was last kept, an empty one where there is none."""
+        with self._guard:
+            return self._tastes.get(listener, NO_TASTE)
+
+    def keep(self, listener: str, taste: Taste) -> None:
+        """Keep a taste in place of an earlier one; those who were not asked for the longest make room."""
+        kept = Taste(never=taste.never, never_artists=taste.never_artists, skipped=taste.skipped)
+        with self._guard:
+            self._ids += _size(kept) - _size(self._tastes.pop(listener, None))
+            self._tastes[listener] = kept
+            while self._ids > self._most_ids:
+                self._ids -= _size(self._tastes.popitem(last=False)[1])
+
+
+def _size(taste: Taste | None) -> int:
+    return 0 if taste is None else 1 + len(taste.never) + len(taste.never_artists) + len(taste.skipped)

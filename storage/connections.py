@@ -24,7 +24,16 @@ Pool = ConnectionPool[Connection]
 
 # Settings of every connection.  No server-side prepared statements of psycopg's own making: behind a pooler in transaction mode
 # the next statement may meet another server process, which does not know them.
-_CONNECTION_SETTINGS: dict[str, Any] = {"application_name": APPLICATION_NAME, "prepare_threshold": None}
+_CONNECTION_SETTINGS: dict[str, Any] = {
+    "application_name": APPLICATION_NAME,
+    "prepare_threshold": None,
+    # A server whose packets are dropped is given up after about 10 seconds; by default Linux tries for two hours and more.
+    "keepalives": 1,
+    "keepalives_idle": 5,  # seconds
+    "keepalives_interval": 2,  # seconds
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
 
 # Whatever the database's default is: a claim under REPEATABLE READ fails on each row that another worker was quicker to take, and
 # a key that was just committed is not seen.

@@ -9,7 +9,7 @@ Plays may also stand in the user's own tables: an optional query file, plays_by_
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import kwargs_row
 
-from errors import DatabaseError, InvalidFeedback, SchemaError, UnknownModel
+from errors import DatabaseError, DatabaseUnreachable, InvalidFeedback, SchemaError, UnknownModel
 from storage.connections import Connection, expected_errors
 from storage.named import SQL_FOLDER, as_statement, queries
 from storage.source import NO_ID_OF_THAT_TYPE
@@ -100,6 +100,8 @@ class Taste:
     """Songs, within `skipped_days`."""
     played: frozenset[str] = frozenset()
     """Songs, within `played_days`; from feedback and from plays_by_listener.sql."""
+    plays_error: str | None = None
+    """Why plays_by_listener.sql could not be asked: `played` holds those of feedback alone."""
 
 
 def add_feedback(connection: Connection, feedback: Sequence[Feedback]) -> int:
@@ -133,30 +135,39 @@ def add_feedback(connection: Connection, feedback: Sequence[Feedback]) -> int:
 def tastes_of(connection: Connection, queries_folder: Path, wanted: Sequence[TasteWanted]) -> list[Taste]:
     """The tastes of several listeners in their order, read in one statement; who is not known has an empty one.
 
-    Raises SchemaError when plays_by_listener.sql is there and does not keep its contract.
+    A plays_by_listener.sql that fails costs its plays and nothing else: `plays_error` of those who want plays says why.
     """
-    plays = _plays(queries_folder)
     if not wanted:
         return []
-    if plays is None:
-        return _read(connection, sql.SQL(""), wanted)
     try:
+        plays = _plays(queries_folder) if any(one.played_days for one in wanted) else None
+        if plays is None:
+            return _read(connection, sql.SQL(""), wanted)
         # A savepoint: a listener that is no number is an error to a numeric key, and the caller's transaction is to survive it.
         with _plays_errors(), connection.transaction():
             return _read(connection, plays, wanted)
     except psycopg.DataError as exc:
         if exc.sqlstate not in NO_ID_OF_THAT_TYPE:
-            raise DatabaseError(f"{PLAYS_FILE} fails: {exc.diag.message_primary or exc}") from exc
+            return _read_without_plays(connection, wanted, f"{PLAYS_FILE} fails: {exc.diag.message_primary or exc}")
         if len(wanted) == 1:  # who is no id of the key's type has no plays there
             return _read(connection, sql.SQL(""), wanted)
         return [taste for one in wanted for taste in tastes_of(connection, queries_folder, [one])]
+    except DatabaseUnreachable:
+        raise
+    except DatabaseError as exc:
+        return _read_without_plays(connection, wanted, str(exc))
+
+
+def _read_without_plays(connection: Connection, wanted: Sequence[TasteWanted], why: str) -> list[Taste]:
+    tastes = _read(connection, sql.SQL(""), wanted)
+    return [replace(taste, plays_error=why) if one.played_days else taste for one, taste in zip(wanted, tastes, strict=True)]
 
 
 def _read(connection: Connection, plays: sql.Composable, wanted: Sequence[TasteWanted]) -> list[Taste]:
     parameters = {
         "listeners": [one.listener for one in wanted],
-        "skipped_days": [one.skipped_days for one in wanted],
-        "played_days": [one.played_days for one in wanted],
+        "skipped_days": [float(one.skipped_days) for one in wanted],
+        "played_days": [float(one.played_days) for one in wanted],
     }
     statement = sql.SQL(_SQL["tastes"]).format(plays=plays)
     with connection.cursor(row_factory=kwargs_row(_taste)) as cursor:
@@ -164,15 +175,21 @@ def _read(connection: Connection, plays: sql.Composable, wanted: Sequence[TasteW
 
 
 def _taste(**ids: Any) -> Taste:
-    return Taste(**{name: frozenset(listed) for name, listed in ids.items()})
+    sets: dict[str, Any] = {name: frozenset(listed) for name, listed in ids.items()}
+    return Taste(**sets)
 
 
 def _plays(queries_folder: Path) -> sql.Composed | None:
-    """The user's query within the statement for many, its parameters replaced by columns of it; None where there is no file."""
+    """The user's query within the statement for many, its parameters replaced by columns of it; None where there is no file.
+
+    Raises SchemaError for a file that cannot be read.
+    """
     try:
         text = (queries_folder / PLAYS_FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SchemaError(f"{PLAYS_FILE} cannot be read: {exc}") from exc
     # Twice the percent sign stays as it is: the statement around it has parameters as well.
     inner = _PARAMETER.sub(lambda found: "wanted.listener" if found[1] == "listener" else "wanted.played_since", text)
     return sql.SQL(_SQL["plays"]).format(query=sql.SQL(as_statement(inner)))
@@ -191,6 +208,10 @@ def _plays_errors() -> Iterator[None]:
         ) from exc
     except TypeError as exc:  # psycopg's word for a parameter without a name
         raise SchemaError(f"{PLAYS_FILE} has the parameter %s: write %(listener)s and %(since)s") from exc
+    except psycopg.DataError:  # may be about the listener alone: the caller knows
+        raise
+    except psycopg.DatabaseError as exc:  # a function of the user's raises it, say
+        raise DatabaseError(f"{PLAYS_FILE} fails: {exc.diag.message_primary or exc}") from exc
 
 
 def _require_storable(name: str, text: str, most_bytes: int) -> None:

@@ -49,7 +49,7 @@ def songs_of_filter(connection: Connection, queries_folder: Path, name: str) -> 
             cursor = connection.execute(query)
     except SchemaError as exc:
         raise SchemaError(f"{file} fails: {exc}") from exc
-    except psycopg.DataError as exc:
+    except psycopg.DatabaseError as exc:  # an error of data, or one that a function of the user's raises
         raise DatabaseError(f"{file} fails: {exc.diag.message_primary or exc}") from exc
     columns = [column.name for column in cursor.description or ()]
     if "song_id" not in columns:

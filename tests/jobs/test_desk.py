@@ -1,11 +1,18 @@
 import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from queue import SimpleQueue
 
 import pytest
 
 from config import Config, DatabaseConfig, ServiceConfig
-from errors import DatabaseUnreachable, KeyReused, UnknownPlaylist, UnknownRequest
+from errors import DatabaseUnreachable, KeyReused, SchemaError, UnknownPlaylist, UnknownRequest
+from jobs import desk as desk_module
 from jobs.desk import RequestDesk
+from serving.answers import Query
+from serving.controls import Controls
 from storage.connections import connect
+from storage.feedback import Event, Feedback, Taste, add_feedback
 from storage.requests import State
 from tests.jobs.world import add_playlist, cut_connections, state_of, work_once
 from tests.serving.small import small_recommender
@@ -115,3 +122,99 @@ def test_a_key_stands_for_its_request_when_the_playlist_is_gone(desk, database_u
         desk.accept("p", {"count": 3}, idempotency_key="k")
     with pytest.raises(UnknownPlaylist):
         desk.accept("p", {}, idempotency_key="another")
+
+
+# --- completing --------------------------------------------------------------------------------------------------------------
+
+ANNA = Query(songs=["s00"], controls=Controls(listener="anna"))
+PLAIN = Query(songs=["s00"])
+
+
+class SilentPool:
+    """Stands for the connections to a database that neither answers nor refuses before `answering` is set."""
+
+    def __init__(self):
+        self.answering = threading.Event()
+        self.asked = threading.Semaphore(0)
+
+    @contextmanager
+    def connection(self, timeout):
+        yield self
+
+    def cursor(self, **_):
+        self.asked.release()
+        assert self.answering.wait(60)
+        raise DatabaseUnreachable("the database went away")
+
+    def close(self):
+        self.answering.set()
+
+
+@pytest.fixture
+def silent(stopping, monkeypatch):
+    """A desk of eight threads whose database is silent."""
+    monkeypatch.setattr(desk_module, "COMPLETING_PATIENCE_SECONDS", 0.05)
+    desk = RequestDesk(NOWHERE, config=Config(service=ServiceConfig(server_threads=8)), stopping=stopping)
+    desk._pool = SilentPool()
+    yield desk
+    desk.close()
+
+
+def test_a_silent_database_keeps_a_quarter_of_the_threads_and_the_others_answer(silent):
+    pool, answers = silent._pool, SimpleQueue()
+    threads = [threading.Thread(target=lambda: answers.put(silent.complete(ANNA)), daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(2):
+        assert pool.asked.acquire(timeout=60)
+    without = replace(ANNA, unavailable=("listener",))
+    assert [answers.get(timeout=60) for _ in range(6)] == 6 * [without]
+    assert (silent.complete(PLAIN), silent.complete(ANNA)) == (PLAIN, without)
+    assert not pool.asked.acquire(blocking=False)
+    pool.answering.set()
+    assert [answers.get(timeout=60) for _ in range(2)] == 2 * [without]
+
+
+def test_once_a_place_is_given_back_the_database_is_asked_again(silent):
+    pool = silent._pool
+    threads = [threading.Thread(target=silent.complete, args=[ANNA], daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert pool.asked.acquire(timeout=60)
+    silent.complete(ANNA)
+    pool.answering.set()
+    for thread in threads:
+        thread.join()
+    silent.complete(ANNA)
+    assert pool.asked.acquire(blocking=False)
+    assert not silent._is_silent
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "filters").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def own_queries(database_url, stopping, folder):
+    """A desk that reads the query files of `folder`."""
+    opened = RequestDesk(database_url, config=Config(database=DatabaseConfig(queries_folder=folder)), stopping=stopping)
+    yield opened
+    opened.close()
+
+
+def test_a_broken_file_of_plays_does_not_lose_blocks(own_queries, folder, database_url):
+    (folder / "plays_by_listener.sql").write_text("SELECT FROM nowhere")
+    with connect(database_url) as connection:
+        add_feedback(connection, [Feedback(listener="anna", event=Event.NEVER_AGAIN, song_id="s05")])
+    completed = own_queries.complete(replace(ANNA, controls=Controls(listener="anna", exclude_played_days=7)))
+    assert replace(completed.taste, plays_error=None) == Taste(never=frozenset({"s05"}))
+    assert completed.unavailable == ("exclude_played_days",)
+
+
+def test_a_filter_that_fails_is_told_as_what_it_is(own_queries, folder):
+    (folder / "filters" / "calm.sql").write_text("SELECT song_id FROM nowhere")
+    with pytest.raises(SchemaError, match=r'^filters/calm\.sql fails: relation "nowhere" does not exist'):
+        own_queries.complete(Query(songs=["s00"], controls=Controls(filter="calm", listener="anna")))
+    assert own_queries.is_reachable()

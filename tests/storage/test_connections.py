@@ -118,6 +118,20 @@ def test_a_databases_own_isolation_level_is_not_taken_over(database_url, connect
             assert one.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
 
 
+def test_every_connection_gives_up_a_server_that_has_gone_silent(database_url):
+    limits = {
+        "keepalives": "1",
+        "keepalives_idle": "5",
+        "keepalives_interval": "2",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "10000",
+    }
+    with connect(database_url) as opened, open_pool(database_url) as pool, pool.connection() as pooled:
+        for one in (opened, pooled):
+            given = {option.keyword.decode(): option.val for option in one.pgconn.info}
+            assert {name: (given[name] or b"").decode() for name in limits} == limits
+
+
 def test_a_pool_without_a_server_fails_at_once():
     with pytest.raises(DatabaseUnreachable, match="Connection refused"):
         open_pool(REFUSED)

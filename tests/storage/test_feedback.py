@@ -2,6 +2,7 @@
 
 import re
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 
 from config import PROJECT_ROOT, DatabaseConfig
-from errors import DatabaseError, InvalidFeedback, SchemaError, UnknownModel
+from errors import InvalidFeedback, UnknownModel
 from storage.connections import connect
 from storage.feedback import Event, Feedback, Taste, TasteWanted, add_feedback, tastes_of
 from storage.models import Model, current_deployment, register_model
@@ -335,30 +336,36 @@ def test_a_listener_that_is_no_key_of_that_table_has_no_plays_there_and_disturbs
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"),
+    ("text", "message"),
     [
-        (
-            "SELECT track_id AS song_id FROM own_play",
-            SchemaError,
-            "plays_by_listener.sql fails: it has columns song_id and listened_at",
-        ),
-        (
-            NUMBERS.replace("::bigint", ""),
-            SchemaError,
-            r"in the key's own type \(%\(listener\)s::bigint\), but operator does not exist",
-        ),
-        (NUMBERS.replace("own_play", "nowhere"), SchemaError, 'relation "nowhere" does not exist'),
-        (
-            "SELECT 1 AS song_id, now() AS listened_at WHERE 1 / (SELECT 0) = 1",
-            DatabaseError,
-            "plays_by_listener.sql fails: division by",
-        ),
+        ("SELECT track_id AS song_id FROM own_play", "plays_by_listener.sql fails: it has columns song_id and listened_at"),
+        (NUMBERS.replace("::bigint", ""), r"in the key's own type \(%\(listener\)s::bigint\), but operator does not exist"),
+        (NUMBERS.replace("own_play", "nowhere"), 'relation "nowhere" does not exist'),
+        (NUMBERS.replace("%(listener)s", "%s"), "positional and named placeholders cannot be mixed"),
+        ("SELECT 1 AS song_id, now() AS listened_at WHERE 1 / (SELECT 0) = 1", "plays_by_listener.sql fails: division by"),
+        ("SELECT 's' AS song_id, pg_temp.refuse() AS listened_at", "^plays_by_listener.sql fails: not today$"),
     ],
 )
-def test_a_file_that_breaks_its_contract_is_named(connection, own_plays, text, error, message):
-    folder = own_plays(text)
-    with pytest.raises(error, match=message):
-        tastes_of(connection, folder, [TasteWanted(listener="7", played_days=2)])
+def test_a_file_that_breaks_its_contract_is_named_and_costs_its_plays_only(connection, own_plays, text, message):
+    connection.execute(
+        "CREATE FUNCTION pg_temp.refuse() RETURNS timestamptz LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'not today' USING ERRCODE = '23505'; END $$"
+    )
+    reports = ((Event.NEVER_AGAIN, "s1"), (Event.SKIPPED, "s2"), (Event.PLAYED, "s3"))
+    add_feedback(connection, [said("7", event, song_id) for event, song_id in reports])
+    wanted = [TasteWanted(listener="7", skipped_days=2, played_days=2), TasteWanted(listener="7")]
+    without, unasked = tastes_of(connection, own_plays(text), wanted)
+    assert re.search(message, without.plays_error)
+    assert replace(without, plays_error=None) == taste(never={"s1"}, skipped={"s2"}, played={"s3"})
+    assert unasked == taste(never={"s1"})
+
+
+def test_a_file_that_cannot_be_read_is_named_and_costs_its_plays_only(connection, tmp_path):
+    (tmp_path / "plays_by_listener.sql").write_bytes(b"SELECT '\xff'")
+    add_feedback(connection, [said("l", Event.NEVER_AGAIN, "s")])
+    [without] = tastes_of(connection, tmp_path, [TasteWanted(listener="l", played_days=2)])
+    assert without.plays_error.startswith("plays_by_listener.sql cannot be read: 'utf-8' codec can't decode")
+    assert without.never == {"s"}
 
 
 MANY = """

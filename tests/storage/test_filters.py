@@ -67,6 +67,7 @@ def test_ids_keep_their_type_and_null_is_none_of_them(connection, written):
         ("SET search_path = music", SchemaError, "filters/broken.sql has no column song_id, which is required; it has none"),
         ("SELECT song_id FROM nowhere", SchemaError, 'filters/broken.sql fails: relation "nowhere" does not exist'),
         ("SELECT FROM FROM", SchemaError, "filters/broken.sql fails: syntax error"),
+        ("DO $$ BEGIN RAISE 'not today' USING ERRCODE = '23505'; END $$", DatabaseError, "filters/broken.sql fails: not today"),
         ("SELECT 1 / 0 AS song_id", DatabaseError, "filters/broken.sql fails: division by zero"),
     ],
 )
