@@ -20,6 +20,7 @@ family into one line on standard error and exit code 2 (`exit_code_of`); the ser
         ├── UnknownSong           404
         ├── UnknownModel          404
         ├── BodyTooLarge          413
+        ├── WrongHost             421: not sent to loopback, where no key is needed
         ├── InvalidSequence       422: empty, too long, of another id type, or controls that mean nothing
         ├── InvalidFeedback       422: about nothing or about two things, or with an id that is too long
         ├── UnknownFilter         422: no query file of that name
@@ -118,6 +119,12 @@ class BodyTooLarge(RequestError):
     """The body is over the limit."""
 
     status = 413
+
+
+class WrongHost(RequestError):
+    """The request names another host than loopback, and the service asks for no keys."""
+
+    status = 421
 
 
 class InvalidSequence(RequestError):

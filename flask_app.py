@@ -157,7 +157,7 @@ def running_app(config: Config, stopping: threading.Event | None = None) -> Iter
         service.follower = Follower(service.live, config, url)
         with closing(service):
             service.follower.start()
-            with following(service.follower, service.stopping), working(app, url):
+            with following(service.follower, service.stopping) as service.follower_thread, working(app, url):
                 yield app
 
 

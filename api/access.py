@@ -1,13 +1,14 @@
 """Who may ask: API keys, their limits, and the headers that keep browsers out of what is not theirs.
 
-On loopback nobody needs a key.  On any other address every route does, also /healthz and addresses that lead nowhere, and what is
-refused is refused before its body is read.  A key is never written anywhere: its id is what logs name.
+On loopback nobody needs a key; a request has to name loopback there, so that no web page gets through under a name of its own
+that leads to this machine (DNS rebinding).  On any other address every route needs one, also /healthz and addresses that lead
+nowhere, and what is refused is refused before its body is read.  A key is never written anywhere: its id is what logs name.
 """
 
-import hmac
 import ipaddress
 import logging
 import math
+import re
 import secrets
 import threading
 import time
@@ -18,8 +19,16 @@ from datetime import UTC, datetime
 from flask import Response, g, request
 
 from config import ServiceConfig
-from errors import DatabaseError, Forbidden, ServiceUnavailable, TooManyRequests, Unauthorised
-from storage.keys import ApiKey, hash_of, parts_of
+from errors import (
+    DatabaseError,
+    Forbidden,
+    InvalidSequence,
+    ServiceUnavailable,
+    TooManyRequests,
+    Unauthorised,
+    WrongHost,
+)
+from storage.keys import SECRET_BYTES, ApiKey, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +37,24 @@ REFRESH_SECONDS = 2.0
 OLDEST_SECONDS = 3.0
 PATIENCE_SECONDS = 1.0
 MINUTE = 60.0
-# Compared with where no key has the id that was sent, so that both take as long.
-NO_KEY_HASH = secrets.token_bytes(32)
+# Asked where no key has the id that was sent, so that both take as long.
+NO_KEY = ApiKey(
+    key_id="",
+    name="",
+    secret_hash=secrets.token_bytes(SECRET_BYTES),
+    may_manage=False,
+    requests_per_minute=None,
+    created_at=datetime.now(UTC),
+    expires_at=None,
+)
+_HOST = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]+)(?::[0-9]*)?", re.ASCII)  # name or address, and a port
 MANAGED = frozenset({"manage.activate", "manage.roll_back"})
 
 NEEDS_KEY = 'this service needs an API key: send the header "Authorization: Bearer b4mr_..."; whoever runs the service makes one'
 WRONG_KEY = "the API key is unknown, expired or revoked: ask whoever runs the service for another"
 NO_MANAGER = "this API key may not manage models: use one that was made for that"
 
+LONGEST_HOST = 100  # signs of a Host header in a message
 JSON_POLICY = "default-src 'none'; frame-ancestors 'none'"
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -93,7 +112,7 @@ class KeyRing:
 
 
 class MovingWindow:
-    """How many requests each key made within the last minute.
+    """How many requests each key made within the last minute; a batch counts as often as it has sequences.
 
     The package `limits` does the same, and starts a thread to tidy up with nearly every hit: 530 us at 90 requests a second.
     """
@@ -103,16 +122,19 @@ class MovingWindow:
         self._guard = threading.Lock()
         self._hits: dict[str, deque[float]] = {}  # of known keys only, each at most as long as its limit
 
-    def hit(self, key_id: str, limit: int) -> float:
-        """Count a request: 0.0 when it is within the limit, else the seconds until there is room; then it does not count."""
+    def hit(self, key_id: str, limit: int, n: int = 1, *, counted: int = 0) -> float:
+        """Count a request as `n` (`limit` at most), `counted` of which are counted already.
+
+        0.0 when that is within the limit, else the seconds until there is room for all `n`; then no more is counted.
+        """
         with self._guard:
             now = self._clock()
             hits = self._hits.setdefault(key_id, deque())
             while hits and hits[0] <= now - MINUTE:
                 hits.popleft()
-            if len(hits) >= limit:
-                return hits[len(hits) - limit] + MINUTE - now
-            hits.append(now)
+            if len(hits) + n - counted > limit:
+                return hits[len(hits) + n - limit - 1] + MINUTE - now
+            hits.extend([now] * (n - counted))
             return 0.0
 
 
@@ -126,20 +148,39 @@ class Access:
         self._window = MovingWindow()
 
     def admit(self) -> None:
-        """Let a request go on.  Raises Unauthorised, TooManyRequests and Forbidden; ServiceUnavailable until keys were read."""
+        """Let a request go on.
+
+        Raises Unauthorised, TooManyRequests and Forbidden, and ServiceUnavailable until keys were read; WrongHost where no key is
+        needed.
+        """
         if not self.needs_key:
+            _check_host(request.headers.get("Host"))
             return
         key = self._key_of(request.headers.get("Authorization"))
-        g.key_id = key.key_id
-        limit = key.requests_per_minute or self._requests_per_minute
-        seconds = self._window.hit(key.key_id, limit)
-        if seconds:
-            wait = math.ceil(seconds)
-            raise TooManyRequests(
-                f"the key {key.key_id} made its {limit} requests of this minute: ask again in {wait} s", retry_after_seconds=wait
-            )
+        g.key_id, g.key_limit = key.key_id, key.requests_per_minute or self._requests_per_minute
+        wait = math.ceil(self._window.hit(g.key_id, g.key_limit))
+        if wait:
+            told = f"the key {g.key_id} made its {g.key_limit} requests of this minute: ask again in {wait} s"
+            raise TooManyRequests(told, retry_after_seconds=wait)
         if request.endpoint in MANAGED and not key.may_manage:
             raise Forbidden(NO_MANAGER)
+
+    def count_batch(self, n: int) -> None:
+        """Count each of `n` sequences of the request at hand; `admit` has counted one of them.
+
+        Raises TooManyRequests, and InvalidSequence for more than fit into any minute.
+        """
+        if not self.needs_key or n <= 1:
+            return
+        if n > g.key_limit:
+            raise InvalidSequence(
+                f"the batch has {n} sequences, over the {g.key_limit} requests a minute of the key {g.key_id}: "
+                "send them in several requests"
+            )
+        wait = math.ceil(self._window.hit(g.key_id, g.key_limit, n, counted=1))
+        if wait:
+            told = f"the {n} sequences are more than is left of the {g.key_limit} requests a minute of the key {g.key_id}"
+            raise TooManyRequests(f"{told}: ask again in {wait} s", retry_after_seconds=wait)
 
     def close(self) -> None:
         """End what runs beside the requests."""
@@ -152,7 +193,7 @@ class Access:
         scheme, _, text = header.partition(" ")
         key_id, secret = (parts_of(text.strip()) if scheme.lower() == "bearer" else None) or ("", "")
         key = self._ring.find(key_id)
-        is_right = hmac.compare_digest(hash_of(secret), NO_KEY_HASH if key is None else key.secret_hash)
+        is_right = (key or NO_KEY).opens(secret)
         if key is None or not is_right or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
             raise Unauthorised(WRONG_KEY)
         return key
@@ -166,6 +207,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _check_host(host: str | None) -> None:
+    """Let a Host header pass that names loopback, or none (HTTP/1.0): browsers always send the name that they looked up.
+
+    Raises WrongHost.
+    """
+    found = None if host is None else _HOST.fullmatch(host)
+    if host is not None and (found is None or not is_loopback(found[1].lower())):
+        raise WrongHost(
+            f"without keys only requests to localhost are answered (the Host header is {host[:LONGEST_HOST]!r}): "
+            'ask 127.0.0.1, or have the service ask for keys (require_key = "always")'
+        )
 
 
 def secure(response: Response) -> None:

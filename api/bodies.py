@@ -415,6 +415,7 @@ class ReadinessBody(BaseModel):
     challenger_share: float | None = None
     database: str
     worker: str
+    follower: str
     songs: int | None = Field(None, description="that can be recommended")
     new_songs: int | None = Field(None, description="of them were in no training")
     index: str | None = Field(None, description="how the best songs are found")

@@ -56,8 +56,7 @@ def add_routes(app: OpenAPI, config: ServiceConfig, *, needs_key: bool) -> None:
     app.generate_spec_json()  # type: ignore[no-untyped-call]
     _describe_limits(app.spec_json, config)
     _drop_untrue(app.spec_json["paths"])
-    if needs_key:
-        _describe_keys(app.spec_json["paths"])
+    _describe_access(app.spec_json["paths"], needs_key=needs_key)
 
 
 def _describe_limits(description: dict[str, Any], config: ServiceConfig) -> None:
@@ -88,9 +87,11 @@ def _bounded(schema: dict[str, Any], kind: str, **bounds: int) -> None:
             part.update(bounds)
 
 
-def _describe_keys(paths: dict[str, Any]) -> None:
+def _describe_access(paths: dict[str, Any], *, needs_key: bool) -> None:
+    """What refuses a request on any route: its key, or where none is needed its host."""
     for path, item in paths.items():
+        of_keys = (401, 403, 429, 503) if path in _MANAGED_PATHS else (401, 429, 503)
+        statuses = of_keys if needs_key else (421,)
         for operation in item.values():
-            statuses = (401, 403, 429, 503) if path in _MANAGED_PATHS else (401, 429, 503)
             for status, answer in described(*statuses).items():
                 operation["responses"].setdefault(str(status), answer)

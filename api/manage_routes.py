@@ -136,14 +136,17 @@ def healthz() -> Response:
 
 @manage.get("/readyz", summary="Whether requests can be answered", responses={200: ReadinessBody, 503: ReadinessBody})
 def readyz() -> tuple[Response, int]:
-    """Answer {"model": "loaded", "model_id": ..., "database": "reachable", "worker": "running"}, and what is known of the model.
+    """Answer {"model": "loaded", "model_id": ..., "database": "reachable", "worker": "running", "follower": "running"}, and what
+    is known of the model.
 
-    503 when no model is loaded, a configured database cannot be reached, or the worker has lost it ("reconnecting") or ended.  A
-    service without a database ("not configured") or without a worker of its own ("none") is ready for what it does.
+    503 when no model is loaded, a configured database cannot be reached, the worker has lost it ("reconnecting") or ended, or the
+    thread that follows models and songs has ended.  A service without a database ("not configured") or without a worker of its
+    own ("none") is ready for what it does.
     """
     service = service_of(current_app)
     state = _readiness(service)
-    is_ready = state["model"] != "missing" and state["database"] != "unreachable" and state["worker"] in ("none", "running")
+    beside = {state["worker"], state["follower"]}
+    is_ready = state["model"] != "missing" and state["database"] != "unreachable" and beside <= {"none", "running"}
     return jsonify({**service.state(), **state}), HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -156,6 +159,7 @@ def _readiness(service: Service) -> dict[str, Any]:
         "model_id": None if info is None else info.model_id,
         "database": "not configured" if service.desk is None else "reachable" if reachable else "unreachable",
         "worker": service.worker_state(),
+        "follower": service.follower_state(),
     }
 
 

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from api.problems import without_keys
 from errors import DatabaseError, ServiceUnavailable
+from serving.answers import Answer
 from storage.requests import QueueDepth
 
 log = logging.getLogger(__name__)
@@ -166,11 +167,11 @@ class Metrics:
         """Note how many sequences were scored together."""
         self._batches.observe(size)
 
-    def answered(self, answer: Mapping[str, Any], n_songs: int) -> None:
-        """Count the answer, as JSON, to a sequence of `n_songs`."""
-        self._answers.labels(answer.get("fallback") or "none").inc()
-        self._songs.inc(n_songs)
-        self._unknown.inc(len(answer["unknown"]))
+    def answered(self, answer: Answer) -> None:
+        """Count an answer, whichever way it was asked for."""
+        self._answers.labels(answer.fallback or "none").inc()
+        self._songs.inc(answer.n_sent)
+        self._unknown.inc(len(answer.unknown))
 
     def finish(self, response: Response) -> None:
         """Note and log what became of the request at hand."""

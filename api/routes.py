@@ -3,7 +3,6 @@
 `POST /recommend` and `GET /requests/N` are also at the addresses that they had before there were versions.
 """
 
-from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -77,8 +76,7 @@ def recommend(body: RecommendBody) -> tuple[Response, int]:
     service, key = service_of(current_app), _idempotency_key()
     checked_count(body.count, service.config.service)
     if body.songs is not None:
-        answer = service.recommend(body.songs, body)
-        return jsonify(_counted(service, answer, body.songs)), HTTPStatus.OK
+        return jsonify(service.recommend(body.songs, body).as_json()), HTTPStatus.OK
     return _recommend_playlist(service, body, key)
 
 
@@ -103,13 +101,6 @@ def _idempotency_key() -> str | None:
     return None if sent is None else RecommendHeaders.model_validate({IDEMPOTENCY_KEY: sent}).idempotency_key
 
 
-def _counted(service: Service, answer: Answer, songs: Sequence[Any]) -> Mapping[str, Any]:
-    """An answer as JSON; the metrics know of it."""
-    plain = answer.as_json()
-    service.metrics.answered(plain, len(songs))
-    return plain
-
-
 @api.post(
     "/v1/recommend/batch",
     summary="Continue several sequences of songs",
@@ -119,7 +110,8 @@ def recommend_batch(body: BatchBody) -> Response:
     """Answer {"answers": [{"songs": [...], ...}, {"error": {"status": 422, "detail": "the sequence is empty: ...", ...}}]}.
 
     The controls are those of POST /v1/recommend and count for all.  A sequence that cannot be continued has its error in its
-    place, and the rest is answered.  422 for what is no list of lists of ids, and for more than max_batch of them; 503 no model.
+    place, and the rest is answered.  Each sequence counts towards the limit of the key.  422 for what is no list of lists of ids,
+    and for more of them than max_batch or the key's limit; 429 they do not fit into this minute; 503 no model.
     """
     service = service_of(current_app)
     checked_count(body.count, service.config.service)
@@ -129,14 +121,15 @@ def recommend_batch(body: BatchBody) -> Response:
             f"the batch has {len(body.sequences)} sequences, over max_batch ({most}): send them in several requests"
         )
     service.recommender()
+    service.access.count_batch(len(body.sequences))
     answers = service.recommend_many(body.sequences, body)
-    plain = [
-        {"error": problem_json(answer.status, str(answer))}
-        if isinstance(answer, RequestError)
-        else _counted(service, answer, songs)
-        for answer, songs in zip(answers, body.sequences, strict=True)
-    ]
-    return jsonify(answers=plain)
+    return jsonify(answers=[_outcome_json(answer) for answer in answers])
+
+
+def _outcome_json(outcome: Answer | RequestError) -> dict[str, Any]:
+    if isinstance(outcome, RequestError):
+        return {"error": problem_json(outcome.status, str(outcome))}
+    return outcome.as_json()
 
 
 @api.get("/v1/songs", summary="Find songs by words", responses={200: FoundBody, **described(422, 503)})

@@ -38,7 +38,8 @@ class Service:
     live: LiveRecommender = field(init=False)
     access: Access = field(init=False)
     metrics: Metrics = field(init=False)
-    follower: Follower | None = None  # these three are set by whoever starts them beside the app
+    follower: Follower | None = None  # these four are set by whoever starts them beside the app
+    follower_thread: threading.Thread | None = None
     worker: Worker | None = None
     worker_thread: threading.Thread | None = None
 
@@ -46,7 +47,7 @@ class Service:
         self._completer = Completer(self.config)  # where there is no desk
         self.access = Access(self.config.service, self._active_keys)
         self.metrics = Metrics(self)
-        self.live = LiveRecommender(stage=self.metrics.stage, on_batch=self.metrics.batch)
+        self.live = LiveRecommender(stage=self.metrics.stage, on_batch=self.metrics.batch, on_answer=self.metrics.answered)
 
     def recommend(self, songs: Sequence[SongId], controls: Controls) -> Answer:
         """Continue one sequence, with what the database knows of its listener and filter.  Raises RequestError."""
@@ -96,6 +97,12 @@ class Service:
         if not self.worker_thread.is_alive():
             return "ended"
         return "running" if self.worker.is_connected else "reconnecting"
+
+    def follower_state(self) -> str:
+        """The thread that follows models and songs in one word: none, running or ended."""
+        if self.follower_thread is None:
+            return "none"
+        return "running" if self.follower_thread.is_alive() else "ended"
 
     def close(self) -> None:
         """End waiting requests and close the connections."""

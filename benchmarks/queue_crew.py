@@ -32,7 +32,7 @@ from serving.controls import Controls, Rules
 from serving.eligible import Eligible
 from serving.live import LiveRecommender
 from serving.reasons import KnownSongs
-from serving.recommender import Recommender
+from serving.recommender import Recommender, Stage, untimed
 from storage.connections import Connection, connect, create_database
 from storage.embedded import EmbeddedServer
 from storage.migrate import migrate
@@ -142,7 +142,7 @@ class StubRecommender:
             explain=False,
         )
 
-    def answer(self, queries: Sequence[PreparedQuery]) -> list[Answer]:
+    def answer(self, queries: Sequence[PreparedQuery], stage: Stage = untimed) -> list[Answer]:
         """The same songs for each."""
         return [self._answer] * len(queries)
 

@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def following(follower: Follower, stop: threading.Event) -> Iterator[None]:
+def following(follower: Follower, stop: threading.Event) -> Iterator[threading.Thread]:
     """A thread that keeps the models in service what they should be; it ends when `stop` is set, at the end at the latest."""
     thread = threading.Thread(target=follower.run, args=[stop], name="follower")
     thread.start()
     try:
-        yield
+        yield thread
     finally:
         stop.set()
         follower.nudge()

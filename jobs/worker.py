@@ -119,12 +119,17 @@ class Worker:
                 self._register(connection, recommender.info)
         claimed = claim(connection, self.name, LARGEST_BATCH, self._config.lease_seconds, max_attempts=self._config.max_attempts)
         connection.commit()
+        answered: list[Answer] = []
         if stop.is_set():
             for request in claimed:
                 release(connection, request)
         elif claimed:
-            self._store(connection, claimed, self._outcomes(connection, claimed))
+            outcomes = self._outcomes(connection, claimed)
+            with connection.transaction():
+                answered = self._store(connection, claimed, outcomes)
         connection.commit()
+        for answer in answered:  # not before: what is rolled back is answered again, and counted then
+            self._live.count(answer)
         return len(claimed)
 
     def _work_until(self, stop: threading.Event, connection: Connection, ear: Connection | None) -> None:
@@ -190,7 +195,7 @@ class Worker:
             prepared = {place: _prepared(recommender, asked[place]) for place in places}
             outcomes.update({place: failure for place, failure in prepared.items() if isinstance(failure, Failure)})
             ready = {place: query for place, query in prepared.items() if isinstance(query, PreparedQuery)}
-            outcomes.update(zip(ready, _score(recommender, list(ready.values())), strict=True))
+            outcomes.update(zip(ready, self._score(recommender, list(ready.values())), strict=True))
         return [outcomes[place] for place in range(len(claimed))]
 
     def _completed(self, connection: Connection, asked: Sequence[Query | Failure]) -> list[Query | Failure]:
@@ -219,8 +224,19 @@ class Worker:
             sides.setdefault(recommender, []).append(place)
         return sides
 
-    def _store(self, connection: Connection, claimed: Sequence[Claimed], outcomes: Sequence[Outcome]) -> None:
-        """Write a batch: answers with their songs, failures with their errors."""
+    def _score(self, recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Outcome]:
+        """Score queries as one batch; when that fails, one by one, so that only the one at fault fails."""
+        if not queries:
+            return []
+        try:
+            return list(self._live.score_together(recommender, queries))
+        except SCORING_ERRORS as exc:
+            if len(queries) == 1:
+                return [Failure(error=f"scoring failed: {exc}", is_final=False)]
+        return [outcome for query in queries for outcome in self._score(recommender, [query])]
+
+    def _store(self, connection: Connection, claimed: Sequence[Claimed], outcomes: Sequence[Outcome]) -> list[Answer]:
+        """Write a batch: answers with their songs, failures with their errors.  Returns the answers that were written."""
         answers = []
         for request, outcome in zip(claimed, outcomes, strict=True):
             if isinstance(outcome, Answer):
@@ -228,16 +244,20 @@ class Worker:
                     self._register(connection, outcome.model)
                 model_id = None if outcome.model is None else outcome.model.model_id
                 answers.append(Finished(claimed=request, songs=_ranked(outcome), model_id=model_id, facts=outcome.facts()))
-                self._live.tally.add(outcome)
-        self._finish(connection, answers)
+        written = self._finish(connection, answers)
         for request, outcome in zip(claimed, outcomes, strict=True):
             if isinstance(outcome, Failure):
                 self._fail(connection, request, outcome)
+        answered = zip(claimed, outcomes, strict=True)
+        return [outcome for request, outcome in answered if isinstance(outcome, Answer) and request.request_id in written]
 
-    def _finish(self, connection: Connection, answers: Sequence[Finished]) -> None:
-        """Write answers together; where the database refuses one, one by one, so that only that one fails."""
+    def _finish(self, connection: Connection, answers: Sequence[Finished]) -> set[int]:
+        """Write answers together; where the database refuses one, one by one, so that only that one fails.
+
+        Returns the numbers of the requests whose answers were written.
+        """
         if not answers:
-            return
+            return set()
         try:
             with connection.transaction():
                 written = finish_many(connection, answers)
@@ -245,16 +265,15 @@ class Worker:
             if len(answers) == 1:
                 error = f"the answer cannot be written: {exc.diag.message_primary or exc}"
                 self._fail(connection, answers[0].claimed, Failure(error=error, is_final=False))
-            else:
-                for answer in answers:
-                    self._finish(connection, [answer])
-            return
+                return set()
+            return {request_id for answer in answers for request_id in self._finish(connection, [answer])}
         for answer in answers:
             fields = self._fields(answer.claimed)
             if answer.claimed.request_id in written:
                 log.info("answered a playlist with %d songs", len(answer.songs), extra={"fields": fields})
             else:
                 log.warning("an answer came after the end of its lease and was dropped", extra={"fields": fields})
+        return written
 
     def _fail(self, connection: Connection, request: Claimed, failure: Failure) -> None:
         state = fail(connection, request, failure.error, max_attempts=self._config.max_attempts, is_final=failure.is_final)
@@ -304,16 +323,6 @@ def _prepared(recommender: Recommender, query: Query | Failure) -> PreparedQuery
         return recommender.prepare(query)
     except RequestError as exc:
         return Failure(error=str(exc), is_final=True)
-
-
-def _score(recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Outcome]:
-    """Score queries as one batch; when that fails, one by one, so that only the one at fault fails."""
-    try:
-        return list(recommender.answer(queries))
-    except SCORING_ERRORS as exc:
-        if len(queries) == 1:
-            return [Failure(error=f"scoring failed: {exc}", is_final=False)]
-    return [outcome for query in queries for outcome in _score(recommender, [query])]
 
 
 def _ranked(answer: Answer) -> list[RankedSong]:

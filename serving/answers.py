@@ -125,6 +125,7 @@ class Answer:
     relaxed: tuple[str, ...] = ()
     unavailable: tuple[str, ...] = ()
     seed: int | None = None  # with which the same songs are drawn again
+    n_sent: int = 0  # songs of the sequence; an unknown one counts once, however often it was sent
 
     def facts(self) -> dict[str, Any]:
         """What is to be said of the answer as a whole, as plain values."""

@@ -20,6 +20,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -130,6 +131,11 @@ class Songs:
     def __len__(self) -> int:
         """V, the specials included."""
         return len(self.bias)
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """The Euclidean norms of the embeddings, (V,) float32, above 0 also for an embedding of 0."""
+        return torch.linalg.vector_norm(self.embeddings, dim=1).clamp(min=torch.finfo(torch.float32).tiny)
 
     def raised_bias(self, rounding: float, part: slice = slice(None)) -> Tensor:
         """The bias and the share `rounding` of its size, 0 where it is not finite: (V,), or a part of it."""
@@ -261,8 +267,7 @@ class ScoringIndex:
 
     def cosines(self, number: int) -> np.ndarray:
         """How nearly each embedding points where that of one song does, (V,) float32 from -1 to 1; 0 for embeddings of 0."""
-        embeddings = self._songs.embeddings
-        norms = torch.linalg.vector_norm(embeddings, dim=1).clamp(min=torch.finfo(torch.float32).tiny)  # (V,)
+        embeddings, norms = self._songs.embeddings, self._songs.norms
         cosines: np.ndarray = ((embeddings @ (embeddings[number] / norms[number])) / norms).numpy()
         return cosines
 

@@ -86,9 +86,12 @@ class LiveRecommender:
         *,
         stage: Stage = untimed,
         on_batch: Callable[[int], None] = lambda size: None,
+        on_answer: Callable[[Answer], None] = lambda answer: None,
     ) -> None:
-        """`stage` is told which part of answering takes how long, `on_batch` how many queries were scored together."""
-        self._stage, self._on_batch = stage, on_batch
+        """What measures: `stage` is told which part of answering takes how long, `on_batch` how many queries were scored
+        together, `on_answer` of each answer that counts.
+        """
+        self._stage, self._on_batch, self._on_answer = stage, on_batch, on_answer
         self._sides = _Sides()
         self.tally = Tally()
         if recommender is not None:
@@ -136,7 +139,7 @@ class LiveRecommender:
         with self._stage("prepare"):
             prepared = side.recommender.prepare(query, max_songs=side.recommender.config.max_songs)
         answer = side.recommender.finish(side.batcher.submit(prepared), self._stage)
-        self.tally.add(answer)
+        self.count(answer)
         return answer
 
     def recommend_many(self, queries: Sequence[Query]) -> list[Answer | RequestError]:
@@ -157,8 +160,21 @@ class LiveRecommender:
                 scored = self._score(side.recommender, [prepared[place] for place in places])
                 for place, one in zip(places, scored, strict=True):
                     outcomes[place] = answer = side.recommender.finish(one, self._stage)
-                    self.tally.add(answer)
+                    self.count(answer)
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def score_together(self, recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Answer]:
+        """Answer what one of the recommenders has prepared as one batch; whoever gives the answers away counts them (`count`).
+
+        Raises what SCORING_ERRORS names.
+        """
+        self._on_batch(len(queries))
+        return recommender.answer(queries, self._stage)
+
+    def count(self, answer: Answer) -> None:
+        """Count an answer that was given, in the figures of its model and wherever else answers are counted."""
+        self.tally.add(answer)
+        self._on_answer(answer)
 
     def similar(self, song_id: SongId, count: int) -> Answer:
         """The songs most like one; see Recommender.similar.  Raises UnknownSong, ServiceUnavailable."""

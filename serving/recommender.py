@@ -171,9 +171,9 @@ class Recommender:
             explain=query.controls.explain,
         )
 
-    def answer(self, queries: Sequence[PreparedQuery]) -> list[Answer]:
-        """Answer prepared queries, scored as one batch; the answers come in their order."""
-        return [self.finish(scored) for scored in self.score(queries)]
+    def answer(self, queries: Sequence[PreparedQuery], stage: Stage = untimed) -> list[Answer]:
+        """Answer prepared queries, scored as one batch; the answers come in their order.  `stage` is told of each part."""
+        return [self.finish(scored, stage) for scored in self.score(queries, stage)]
 
     def score(self, queries: Sequence[PreparedQuery], stage: Stage = untimed) -> list[Scored]:
         """The first part of answering, for many queries at once; `finish` does the rest for each.  `stage` is told of it."""
@@ -203,6 +203,7 @@ class Recommender:
                 relaxed=picked.relaxed,
                 unavailable=query.unavailable,
                 seed=query.seed if query.rules.temperature else None,
+                n_sent=len(query.sequence.ids) + len(query.unknown),
             )
 
     def similar(self, song_id: SongId, count: int) -> Answer:

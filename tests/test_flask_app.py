@@ -356,6 +356,7 @@ def test_readiness_names_both_states(new_client, database_url):
             "model_id": "run/epoch-001/0123456789ab",
             "database": "reachable",
             "worker": "none",
+            "follower": "none",
             "songs": 12,
             "new_songs": 0,
             "index": small_recommender().state()["index"],
@@ -371,6 +372,7 @@ def test_readiness_names_both_states(new_client, database_url):
             "model_id": None,
             "database": "unreachable",
             "worker": "none",
+            "follower": "none",
             "catalogue_read_at": None,
             "refused": None,
         },
@@ -456,7 +458,7 @@ def test_the_service_starts_answers_both_ways_and_stops_at_a_signal(database_url
             _, told = process.communicate(timeout=60)
     assert (process.returncode, sequence[0], playlist[0]) == (0, 200, 200), told
     assert [song["song_id"] for song in sequence[1]["songs"]] == [song["song_id"] for song in playlist[1]["songs"]]
-    assert readiness == {**readiness, "model": "loaded", "database": "reachable", "worker": "running"}
+    assert readiness == {**readiness, "model": "loaded", "database": "reachable", "worker": "running", "follower": "running"}
     assert f"""curl -s {address}/v1/recommend -H 'Content-Type: application/json' -d '{{"songs": ["s00", "s01"]}}'""" in line
     assert "Traceback" not in told
 

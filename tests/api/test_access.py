@@ -5,12 +5,13 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from werkzeug.test import create_environ, run_wsgi_app
 
 from api.access import KeyRing, MovingWindow, is_loopback
 from config import Config, ServiceConfig
 from errors import DatabaseUnreachable, ServiceUnavailable
 from flask_app import service_of
-from storage.keys import create_key, revoke_key
+from storage.keys import ApiKey, create_key, revoke_key
 from tests.api.fakes import LAN, fake_app, new_key
 from tests.jobs.world import wait_until
 
@@ -92,6 +93,46 @@ def test_without_a_key_the_body_is_not_looked_at():
     assert response.status_code == 401
 
 
+# --- which host --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost:4517", "127.0.0.1", "127.0.0.1:4517", "127.8.8.8:", "[::1]", "[::1]:80"]
+)
+def test_on_loopback_a_request_names_loopback(host):
+    assert fake_app().test_client().get("/healthz", environ_overrides={"HTTP_HOST": host}).status_code == 200
+
+
+def test_a_request_of_http_1_0_need_not_name_a_host():
+    environ = create_environ("/healthz")
+    del environ["HTTP_HOST"]
+    assert run_wsgi_app(fake_app(), environ)[1] == "200 OK"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("music.example", "music.example:4517", "localhost.music.example", "127.0.0.1.music.example", "localhost@music.example"),
+        *("192.168.1.7:4517", "0.0.0.0", "[::2]", "::1", "[localhost]", "localhost:4517:1", "localhost:x", "", "localhost "),
+        *("127.0.0.1, music.example", "l\xf6calhost"),
+    ],
+)
+def test_a_page_whose_name_leads_to_loopback_is_refused(host):
+    environ = {"HTTP_HOST": host}
+    response = fake_app().test_client().post("/v1/models/rollback", json={}, environ_overrides=environ)
+    told = (
+        f"without keys only requests to localhost are answered (the Host header is {host!r}): "
+        'ask 127.0.0.1, or have the service ask for keys (require_key = "always")'
+    )
+    assert problem_of(response) == (421, told)
+    assert response.mimetype == "application/problem+json"
+
+
+def test_where_keys_are_needed_the_service_may_have_any_name():
+    client = fake_app(Config(service=ServiceConfig(require_key="always")), keys=[KEY]).test_client()
+    assert client.get("/healthz", headers={**bearer(TEXT), "Host": "music.example"}).status_code == 200
+
+
 # --- which key ---------------------------------------------------------------------------------------------------------------
 
 
@@ -128,6 +169,14 @@ def test_anything_else_does_not_and_is_told_the_same(header):
     response = fake_app(LAN, keys=[KEY]).test_client().get("/healthz", headers={"Authorization": header})
     told = "the API key is unknown, expired or revoked: ask whoever runs the service for another"
     assert problem_of(response) == (401, told)
+
+
+@pytest.mark.parametrize(("key_id", "status"), [("0123456789ab", 200), ("ba9876543210", 401)])
+def test_a_secret_is_compared_also_where_no_key_has_the_id(monkeypatch, key_id, status):
+    opens, compared = ApiKey.opens, []
+    monkeypatch.setattr(ApiKey, "opens", lambda key, secret: (compared.append(secret), opens(key, secret))[1])
+    response = fake_app(LAN, keys=[KEY]).test_client().get("/healthz", headers=bearer(new_key(key_id)[1]))
+    assert (response.status_code, compared) == (status, ["5e" * 32])
 
 
 def test_a_key_past_its_end_opens_nothing():
@@ -240,6 +289,41 @@ def test_a_window_moves_with_the_time():
     assert [window.hit("a", 2), window.hit("a", 2), window.hit("a", 2)] == [0.0, 0.0, 60.0]
 
 
+def test_a_batch_counts_as_often_as_it_has_sequences_or_not_at_all():
+    clock = Clock()
+    window = MovingWindow(clock)
+    assert [window.hit("a", 5), window.hit("a", 5, 3, counted=1)] == [0.0, 0.0]
+    clock.now += 20
+    assert [window.hit("a", 5), window.hit("a", 5, 3, counted=1)] == [0.0, 40.0]  # three of four hits have to go
+    clock.now += 40
+    assert [window.hit("a", 5), window.hit("a", 5, 3, counted=1), window.hit("a", 5)] == [0.0, 0.0, 0.0]
+    assert window.hit("a", 5) == 20.0
+
+
+def test_the_sequences_of_a_batch_count_towards_the_limit():
+    key, text = new_key(requests_per_minute=5)
+    client = fake_app(LAN, keys=[key]).test_client()
+
+    def batch(n):
+        return client.post("/v1/recommend/batch", json={"sequences": [["s00"]] * n}, headers=bearer(text))
+
+    answers = [batch(3), batch(3), batch(1), batch(1)]
+    assert [answer.status_code for answer in answers] == [200, 429, 200, 429]
+    told = problem_of(answers[1])[1]
+    assert told.startswith(
+        "the 3 sequences are more than is left of the 5 requests a minute of the key 0123456789ab: ask again in "
+    )
+    assert 1 <= int(answers[1].headers["Retry-After"]) <= 60
+
+
+def test_a_batch_that_no_minute_has_room_for_is_not_told_to_come_back():
+    key, text = new_key(requests_per_minute=5)
+    body = {"sequences": [["s00"]] * 6}
+    response = fake_app(LAN, keys=[key]).test_client().post("/v1/recommend/batch", json=body, headers=bearer(text))
+    told = "the batch has 6 sequences, over the 5 requests a minute of the key 0123456789ab: send them in several requests"
+    assert problem_of(response) == (422, told)
+
+
 def test_a_key_over_its_limit_is_told_when_to_come_back():
     key, text = new_key(requests_per_minute=2)
     other, other_text = new_key("ba9876543210")
@@ -255,6 +339,7 @@ def test_a_key_over_its_limit_is_told_when_to_come_back():
 def test_without_keys_there_is_no_limit():
     client = fake_app(Config(service=ServiceConfig(requests_per_minute=1))).test_client()
     assert [client.get("/healthz").status_code for _ in range(3)] == [200, 200, 200]
+    assert client.post("/v1/recommend/batch", json={"sequences": [["s00"]] * 3}).status_code == 200
 
 
 def test_a_key_of_the_database_opens_until_it_is_revoked(database_url, connection):

@@ -8,9 +8,11 @@ import pytest
 
 from api.observing import NamesRequests
 from config import Config, ServiceConfig
-from flask_app import service_of
+from flask_app import create_app, service_of
 from jobs.logs import JSONLines
 from tests.api.fakes import LAN, FakeLive, fake_app, new_key
+from tests.jobs.world import add_playlist, ask, work_once
+from tests.serving.small import small_recommender
 
 
 def metrics_of(client, **arguments):
@@ -98,16 +100,14 @@ def test_what_is_logged_meanwhile_names_the_request():
 
 
 def test_answers_are_counted_by_route_status_fallback_and_songs():
-    app = fake_app(Config(service=ServiceConfig(max_batch=5)))
-    client, metrics = app.test_client(), service_of(app).metrics
+    app = create_app(Config(), recommender=small_recommender(config=ServiceConfig(index="fp32")))
+    client = app.test_client()
     client.post("/v1/recommend", json={"songs": ["s00", "x"]})
     client.post("/v1/recommend", json={"songs": ["x", "y"]})
     client.post("/v1/recommend/batch", json={"sequences": [["s00"], []]})
     client.get("/v1/songs/s00/similar")
     client.get("/v1/songs/s99/similar")
     client.get("/no/such/address")
-    with metrics.stage("score"):
-        metrics.batch(3)
     name = "bert4musicrec_request_seconds_count"
     lines = client.get("/metrics").text.splitlines()
     counted = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name)}
@@ -118,16 +118,16 @@ def test_answers_are_counted_by_route_status_fallback_and_songs():
         f'{name}{{route="/v1/songs/{{song_id}}/similar",status="404"}}': 1,
         f'{name}{{route="none",status="404"}}': 1,
     }
-    assert 'bert4musicrec_stage_seconds_count{stage="score"} 1.0' in lines
+    assert 'bert4musicrec_stage_seconds_count{stage="score"} 3.0' in lines
     assert metrics_of(client) == {
         'bert4musicrec_answers_total{fallback="none"}': 2,
         'bert4musicrec_answers_total{fallback="popular"}': 1,
         "bert4musicrec_songs_sent_total": 5,
         "bert4musicrec_songs_unknown_total": 3,
         "bert4musicrec_rate_limited_total": 0,
-        "bert4musicrec_batch_size_count": 1,
-        "bert4musicrec_new_songs": 3,
-        'bert4musicrec_index_info{kind="int8"}': 1,
+        "bert4musicrec_batch_size_count": 3,
+        "bert4musicrec_new_songs": 0,
+        'bert4musicrec_index_info{kind="fp32"}': 1,
         'bert4musicrec_model_info{model_id="run/epoch-001/0123456789ab",trained_at="2026-01-02T03:04:05+00:00",'
         'version="0123456789ab"}': 1,
         'bert4musicrec_worker_state{state="none"}': 1,
@@ -137,8 +137,24 @@ def test_answers_are_counted_by_route_status_fallback_and_songs():
     }
 
 
+def test_answers_of_the_queue_are_counted_like_those_of_http(database_url):
+    add_playlist(database_url, "p", ["s00", "x", "x", "y"])
+    ask(database_url, "p")
+    app = create_app(Config(), recommender=small_recommender())
+    work_once(database_url, service_of(app).live)
+    found = metrics_of(app.test_client())
+    assert {name: value for name, value in found.items() if re.search("answers|songs_|batch", name)} == {
+        'bert4musicrec_answers_total{fallback="none"}': 1,
+        "bert4musicrec_songs_sent_total": 3,
+        "bert4musicrec_songs_unknown_total": 2,
+        "bert4musicrec_batch_size_count": 1,
+    }
+    page = app.test_client().get("/metrics").text
+    assert [page.count(f'stage_seconds_count{{stage="{stage}"}} 1.0') for stage in ("score", "rules", "reasons")] == [1, 1, 1]
+
+
 def test_two_apps_count_apart():
-    first, second = fake_app().test_client(), fake_app().test_client()
+    first, second = (create_app(Config(), recommender=small_recommender()).test_client() for _ in range(2))
     first.post("/v1/recommend", json={"songs": ["s00"]})
     assert 'bert4musicrec_answers_total{fallback="none"}' in metrics_of(first)
     assert 'bert4musicrec_answers_total{fallback="none"}' not in metrics_of(second)

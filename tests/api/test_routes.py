@@ -1,5 +1,7 @@
 """The routes over a recommender that answers at once: what is passed on, what is answered, what is refused."""
 
+import threading
+
 import pytest
 
 from config import Config, ServiceConfig
@@ -324,11 +326,24 @@ def test_readiness_tells_what_the_recommender_tells(new_client):
         "model_id": MODEL["model_id"],
         "database": "not configured",
         "worker": "none",
+        "follower": "none",
         "new_songs": 3,
         "index": "int8",
         "catalogue_read_at": None,
         "refused": None,
     }
+
+
+def test_a_service_whose_follower_has_ended_is_not_ready(new_client):
+    client, may_end = new_client(), threading.Event()
+    thread = service_of(client.application).follower_thread = threading.Thread(target=may_end.wait)
+    thread.start()
+    running = client.get("/readyz")
+    may_end.set()
+    thread.join()
+    ended = client.get("/readyz")
+    told = [(answer.status_code, answer.json["follower"]) for answer in (running, ended)]
+    assert told == [(200, "running"), (503, "ended")]
 
 
 def test_an_answer_that_is_no_models_has_none(new_client):

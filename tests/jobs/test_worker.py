@@ -1,6 +1,8 @@
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from config import MASK
@@ -33,9 +35,9 @@ class Meddling:
         self.info, self.prepare = recommender.info, recommender.prepare
         self.recommender, self.meddle = recommender, meddle
 
-    def answer(self, queries):
+    def answer(self, queries, stage):
         self.meddle(queries)
-        return self.recommender.answer(queries)
+        return self.recommender.answer(queries, stage)
 
 
 def test_a_playlist_gets_the_songs_that_the_model_ranks_first(database_url):
@@ -129,6 +131,61 @@ def test_a_worker_that_was_away_too_long_writes_nothing(database_url):
     work_once(database_url, Meddling(small_recommender(model_id="slower"), be_overtaken), lease_seconds=0.01)
     assert {song.model_id for song in songs_of(database_url, request_id)} == {"faster"}
     assert len(songs_of(database_url, request_id)) == 10
+
+
+def test_an_answer_that_came_too_late_is_not_counted(database_url):
+    add_playlist(database_url, "p", ["s00"])
+    ask(database_url, "p", count=3)
+    fast = LiveRecommender(small_recommender(model_id="faster"))
+
+    def be_overtaken(queries):
+        wait_until(lambda: work_once(database_url, fast) == 1)
+
+    slow = LiveRecommender(Meddling(small_recommender(model_id="slower"), be_overtaken))
+    work_once(database_url, slow, lease_seconds=0.01)
+    assert (slow.tally.take(), fast.tally.take()) == ({}, {("faster", None): (1, 3)})
+
+
+def test_what_is_rolled_back_is_counted_when_it_is_answered_again(database_url):
+    add_playlist(database_url, "p", ["s00"])
+    request_id = ask(database_url, "p", count=3)
+    counted = []
+    live = LiveRecommender(small_recommender(), on_answer=lambda answer: counted.append(len(answer.songs)))
+    worker, stop = new_worker(database_url, live, lease_seconds=0.01), threading.Event()
+    store = worker._store
+
+    def store_and_break(*arguments):
+        store(*arguments)
+        raise psycopg.OperationalError("the connection is lost")
+
+    with connect(database_url) as connection:
+        worker._store = store_and_break
+        with pytest.raises(psycopg.OperationalError):
+            worker.work(connection, stop)
+        worker._store = store
+        assert (counted, live.tally.take(), songs_of(database_url, request_id)) == ([], {}, [])
+        wait_until(lambda: worker.work(connection, stop) == 1)
+    assert state_of(database_url, request_id).state is State.DONE
+    assert (counted, live.tally.take()) == ([3], {("run/epoch-001/0123456789ab", None): (1, 3)})
+
+
+def test_the_parts_of_a_batch_are_timed_and_what_fails_is_scored_again_one_by_one(database_url):
+    for playlist_id, songs in (("good", ["s00"]), ("poison", ["s01", "s02", "s03"])):
+        add_playlist(database_url, playlist_id, songs)
+        ask(database_url, playlist_id)
+    sizes, stages = [], []
+
+    def choke(queries):
+        if any(len(query.sequence) == 3 for query in queries):
+            raise RuntimeError("out of memory")
+
+    def stage(name):
+        stages.append(name)
+        return nullcontext()
+
+    recommender = Meddling(small_recommender(), choke)
+    assert work_once(database_url, LiveRecommender(recommender, stage=stage, on_batch=sizes.append)) == 2
+    assert (sizes, stages) == ([2, 1, 1], ["score", "rules", "reasons"])
 
 
 def test_a_request_that_cannot_be_scored_is_tried_again_and_then_fails_without_the_others(database_url):
@@ -271,8 +328,8 @@ def test_an_answer_that_cannot_be_written_fails_alone(database_url):
     class Doubling(Meddling):
         """Recommends one song twice to the playlist that holds s01."""
 
-        def answer(self, queries):
-            answers = self.recommender.answer(queries)
+        def answer(self, queries, stage):
+            answers = self.recommender.answer(queries, stage)
             doubled = [query.sequence.ids == ("s01",) for query in queries]
             return [
                 replace(answer, songs=answer.songs[:1] * 2) if is_doubled else answer

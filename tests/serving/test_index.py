@@ -66,6 +66,17 @@ def test_a_constant_added_to_every_song_changes_no_lead():
     np.testing.assert_allclose(leads[0], leads[1], rtol=1e-5)
 
 
+def test_cosines_are_those_of_the_angles_and_norms_are_computed_once(monkeypatch):
+    norm, computed = torch.linalg.vector_norm, []
+    index = ScoringIndex(torch.tensor([[1.0, 0.0]] * 3 + [[2.0, 0.0], [3.0, 3.0], [0.0, 0.5], [0.0, 0.0]]), torch.zeros(7))
+    monkeypatch.setattr(torch.linalg, "vector_norm", lambda *arguments, **more: (computed.append(1), norm(*arguments, **more))[1])
+    half = 2**-0.5
+    np.testing.assert_allclose(index.cosines(3), [1, 1, 1, 1, half, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(index.cosines(5), [0, 0, 0, 0, half, 1, 0], rtol=1e-6)
+    assert index.cosines(6).tolist() == [0.0] * 7
+    assert len(computed) == 1
+
+
 # One context in which song 4 was looked up twice and song 3 once; PAD stands for nothing.
 LOOKED_UP = LookedUp(songs=torch.tensor([[4, 0, 3, 4]]), bonus=torch.tensor([[1.0, 0.0, 1.5, 1.0]]))
 

@@ -92,6 +92,18 @@ def test_answers_are_counted_by_model_and_fallback_until_they_are_taken():
     assert (live.tally.take(), live.tally.take()) == (taken, {})
 
 
+def test_whoever_asks_is_told_of_each_answer_once_and_of_its_songs():
+    counted = []
+    live = LiveRecommender(small_recommender(), on_answer=lambda answer: counted.append((answer.n_sent, answer.unknown)))
+    live.recommend(Query(songs=["s00", "x", "s00", "x"]))
+    live.recommend_many([Query(songs=["s01"]), Query(songs=[])])
+    recommender = live.recommender
+    [answer] = live.score_together(recommender, [recommender.prepare(Query(songs=["y"]))])
+    assert counted == [(3, ("x",)), (1, ())]
+    live.count(answer)
+    assert counted == [(3, ("x",)), (1, ()), (1, ("y",))]
+
+
 def test_a_model_that_cannot_score_gives_way_to_what_is_popular(monkeypatch):
     recommender = small_recommender()
 
