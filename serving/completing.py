@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import replace
 
 from config import Config
