@@ -32,7 +32,7 @@ from storage.migrate import migrate
 from storage.places import find_place
 from storage.requests import request_state
 from tests.jobs.world import add_playlist, ask, is_over, songs_of, state_of, wait_until
-from tests.serving.small import small_run
+from tests.serving.small import SONGS, small_run
 from tests.test_layers import ROOMS, files_of
 
 DOCKERFILE = (PROJECT_ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -476,10 +476,11 @@ def is_asked(url):
 @pytest.mark.slow
 def test_each_process_has_a_worker_of_its_own_and_every_request_is_answered_once(database_url, run_folder):
     add_playlist(database_url, "p", ["s03", "s00"])
+    add_playlist(database_url, "all", SONGS)
     requests = [ask(database_url, "p", count=count) for count in range(1, 8)]
     with gunicorn(environment_for(database_url, run_folder), "--workers", "2") as (process, _):
         wait_until(lambda: all(is_over(database_url, request) for request in requests))
-        wait_until(lambda: n_sessions(database_url) == 4)  # each worker works on one and listens on another
+        wait_until(lambda: n_sessions(database_url) == 6)  # each worker works on one and listens on another; the follower asks
         code, said = stopped(process)
     assert code == 0, said
     assert [len(songs_of(database_url, request)) for request in requests] == list(range(1, 8))

@@ -309,7 +309,7 @@ def test_the_faster_product_is_taken_and_said(faster, small_catalogue, monkeypat
         return top(index, contexts, counts, excluded)
 
     monkeypatch.setattr(ScoringIndex, "top", top)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert choose_index(*small_catalogue).name == faster
     of_int8, of_fp32 = ("2000.00", "4000.00") if faster == "int8" else ("4000.00", "2000.00")
     assert caplog.messages == [f"songs are found by products in {faster}: {of_int8} ms in int8, {of_fp32} ms in fp32"]
