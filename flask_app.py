@@ -50,7 +50,7 @@ from serving.reasons import plain_id
 from serving.recommender import Recommender
 from storage.connections import connect, database_url
 from storage.migrate import migrate
-from system import cores, pin, share_memory_among_threads
+from system import cores, pin, share_memory_among_threads, take_short_turns
 
 # Above this waitress cuts a body off while it arrives, with a plain text; below it the limit of the settings answers in JSON.
 MOST_BUFFERED_BYTES = 64 * 1_048_576
@@ -147,6 +147,7 @@ def running_app(config: Config, stopping: threading.Event | None = None) -> Iter
     Raises the family of errors.py for what keeps it from starting.
     """
     share_memory_among_threads()
+    take_short_turns()
     torch.set_num_threads(config.service.torch_threads)
     with database_url(config.database) as url:
         if config.database.is_embedded:
