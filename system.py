@@ -35,8 +35,7 @@ def pin(core: int) -> None:
 def take_short_turns() -> None:
     """Let a thread that computes in Python give way after half a millisecond instead of five.
 
-    Scoring takes the interpreter's lock some hundred times for a batch, and each time may wait that long for a thread that loads a
-    model.
+    Scoring takes the interpreter's lock some hundred times for a batch, and each time may wait that long for another thread.
     """
     sys.setswitchinterval(TURN_SECONDS)
 
