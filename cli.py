@@ -163,7 +163,7 @@ def demo_command(argv: Sequence[str]) -> int:
         recommender = Recommender.load(run, config.service)
         print_continued(recommender, list(read_sequence(DEMO_DATA / "sequence.csv")), config, url)
     took = f"{time.monotonic() - started:.0f} s"
-    print(f"\nAll of it took {took}. Next: python cli.py serve --demo serves this model; README.md goes on.")
+    print(f"\nAll of it took {took}. Next: .venv/bin/python cli.py serve --demo serves this model; README.md goes on.")
     return 0
 
 
