@@ -36,12 +36,31 @@ class TextFile:
 
     name: str
     open: Callable[[], AbstractContextManager[IO[bytes]]]
+    path: Path | None = None
+    """Where it lies, or the folder or zip that holds it."""
+
+    @property
+    def base_name(self) -> str:
+        """The last part of its name."""
+        return PurePosixPath(self.name).name
+
+    def head(self, n_bytes: int = 4096) -> str:
+        """The text that it begins with, to tell formats apart; empty where it cannot be read, odd bytes replaced."""
+        try:
+            with self.open() as stream:
+                return stream.read(n_bytes).decode("utf-8-sig", errors="replace")
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+            return ""
 
     def lines(self, encoding: str = "utf-8-sig") -> Iterator[str]:
         """Lines with their ends.  Raises DataError when the file is away, truncated, damaged, or not in `encoding`."""
         number = 0
-        try:
-            with self.open() as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as decoded:
+
+        def where() -> str:
+            return f"after line {number}"
+
+        with reading(self, where) as stream, io.TextIOWrapper(stream, encoding=encoding, newline="") as decoded:
+            try:
                 while line := decoded.readline(MAX_LINE_CHARACTERS):
                     number += 1
                     if len(line) == MAX_LINE_CHARACTERS:
@@ -49,18 +68,30 @@ class TextFile:
                             f"{self.name} line {number} is longer than {MAX_LINE_CHARACTERS:,} characters: not a table"
                         )
                     yield line
-        except UnicodeDecodeError as exc:
-            raise DataError(
-                f"{self.name} is not {encoding.removesuffix('-sig').upper()} after line {number}: save it as that"
-            ) from exc
-        except EOFError as exc:
-            raise DataError(f"{self.name} is truncated after line {number}: copy it again") from exc
-        except (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as exc:
-            raise DataError(f"{self.name} is damaged after line {number} ({exc}): copy it again") from exc
-        except (NotImplementedError, RuntimeError) as exc:  # what zipfile raises for foreign compression and for passwords
-            raise DataError(f"{self.name} cannot be unpacked ({exc}): unpack it first and name the folder") from exc
-        except OSError as exc:
-            raise DataError(f"{self.name} cannot be read: {exc.strerror or exc}") from exc
+            except UnicodeDecodeError as exc:
+                raise DataError(
+                    f"{self.name} is not {encoding.removesuffix('-sig').upper()} after line {number}: save it as that"
+                ) from exc
+
+
+@contextmanager
+def reading(file: TextFile, where: Callable[[], str] = lambda: "") -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed; whatever is wrong with them becomes a DataError, which says `where()` that was met."""
+
+    def named(fault: str) -> str:
+        return " ".join(filter(None, (file.name, fault, where())))
+
+    try:
+        with file.open() as stream:
+            yield stream
+    except EOFError as exc:
+        raise DataError(f"{named('is truncated')}: copy it again") from exc
+    except (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as exc:
+        raise DataError(f"{named('is damaged')} ({exc}): copy it again") from exc
+    except (NotImplementedError, RuntimeError) as exc:  # what zipfile raises for foreign compression and for passwords
+        raise DataError(f"{file.name} cannot be unpacked ({exc}): unpack it first and name the folder") from exc
+    except OSError as exc:
+        raise DataError(f"{file.name} cannot be read: {exc.strerror or exc}") from exc
 
 
 def file_at(path: Path) -> TextFile:

@@ -1,7 +1,7 @@
 """What a history or a playlist file holds, whichever service wrote it: plays, opinions, and songs at places of playlists.
 
 A reader of one format yields these records in the order of its files; `importers.bring` finds the song behind each of them
-and enters them.  They are tuples: a frozen dataclass costs three times as much to make, and there are millions.  Rests on nothing.
+and enters them.  They are tuples: a frozen dataclass costs three times as much to make, and there are millions.
 """
 
 from datetime import date, datetime

@@ -7,8 +7,8 @@ An importer notes bad rows and fields while it reads; `importers.load` enters th
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Kind = Literal["songs", "artists", "albums", "playlists", "rows"]
-"""What is counted; rows are the songs in playlists, one for each place."""
+Kind = Literal["songs", "artists", "albums", "playlists", "rows", "plays", "feedback"]
+"""What is counted; rows are the songs in playlists, one for each place; feedback is what a listener said of a song."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
