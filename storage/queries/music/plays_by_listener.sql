@@ -4,4 +4,4 @@
 -- with the key in the key's own type.  A percent sign stands twice in this file (LIKE 'a%%'), because of the parameters.
 SELECT song_id, listened_at
 FROM music.listen
-WHERE user_id = %(listener)s::text AND listened_at >= %(since)s::timestamptz;
+WHERE user_id = %(listener)s::text AND listened_at >= %(since)s::timestamptz AND skipped IS NOT TRUE;
