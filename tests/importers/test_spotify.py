@@ -140,16 +140,19 @@ def test_a_song_is_known_by_its_id_or_by_its_names():
 
 
 def test_a_song_keeps_the_name_of_its_first_record_that_has_one():
-    records = [record(title=None), record(title=7), record(), record(title="Low Tide - Live")]
+    records = [record(title=None), record(album=7), record(), record(title="Low Tide - Live")]
     plays, _ = read(SPOTIFY, handed(NAME, records))
-    assert [play.heard.title for play in plays] == [None, None, "Low Tide", "Low Tide"]
+    assert [play.heard.title for play in plays] == [None, "Low Tide", "Low Tide", "Low Tide"]
+    assert [play.heard.album for play in plays] == ["Harbour", None, "Harbour", "Harbour"]
 
 
 def test_songs_are_forgotten_before_they_fill_the_memory(monkeypatch):
     monkeypatch.setattr("importers.spotify.MAX_SONGS_KEPT", 2)
-    records = [record(uri=f"spotify:track:{ID[:-1]}{i % 4}", title=str(i % 4)) for i in range(12)]
-    plays, _ = read(SPOTIFY, handed(NAME, records))
-    assert [play.heard.title for play in plays] == ["0", "1", "2", "3"] * 3
+    songs = [("a", "Low Tide"), ("b", "Rain"), ("a", "Not kept"), ("c", "Fog"), ("a", "Low Tide again")]
+    plays, _ = read(
+        SPOTIFY, handed(NAME, [record(uri=f"spotify:track:{ID[:-1]}{letter}", title=title) for letter, title in songs])
+    )
+    assert [play.heard.title for play in plays] == ["Low Tide", "Rain", "Low Tide", "Fog", "Low Tide again"]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +237,7 @@ def test_files_are_known_by_their_names_or_what_they_begin_with_and_come_in_orde
         handed("MyData/Streaming_History_Audio_2011-2013_0.json", "damaged"),
         handed("renamed.json", [record()]),
         handed("Streaming_History_Video_2018-2024.json", [record()]),
-        handed("._endsong_1.json", "\0\5\x16\7"),
+        handed("._Streaming_History_Audio_2011-2013_0.json", "\0\5\x16\7"),
         handed("StreamingHistory_music_0.json", [{"endTime": "2019-05-25 16:52", "msPlayed": 1}]),
         handed("Playlist1.json", {"playlists": []}),
         handed("endsong.txt", [record()]),
