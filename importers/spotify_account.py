@@ -19,7 +19,7 @@ from importers import values
 from importers.files import TextFile
 from importers.formats import Format
 from importers.json_stream import array_items
-from importers.lists import in_order, is_hidden, suffix_of
+from importers.lists import in_order, suffix_of
 from importers.policy import Policy, Verdict
 from importers.records import Heard, Play, Record
 from importers.tally import Tally
@@ -34,7 +34,7 @@ def _recognise(files: Sequence[TextFile]) -> list[TextFile]:
 
 
 def _is_history(file: TextFile) -> bool:
-    if suffix_of(file) != ".json" or is_hidden(file):
+    if suffix_of(file) != ".json":
         return False
     if _NAME.fullmatch(file.base_name):
         return True  # even a damaged one, so that its reader can say what is wrong
