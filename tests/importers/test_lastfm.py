@@ -79,11 +79,10 @@ def test_without_a_header_the_first_line_is_a_play():
 
 
 def test_a_row_at_the_edge_of_what_was_looked_at_does_not_tell_the_layout():
-    rows = [f"1767217094,The Piers,{i:03d}{'x' * 390}\n" for i in range(9)]
-    cut = "2025-12-31 21:38:14,The Piers,Low Tide\n"
-    content = "time,artist,track\n" + "".join(rows)
-    padded = content + "1767217094,The Piers," + "x" * (4096 - len(content) - 22 - 16) + "\n" + cut
-    assert padded[:4096].endswith("2025-12-31 21:38")
+    content = "artist,track,time\n" + "The Piers,Low Tide,1767217094\n" * 100
+    edge = "The Piers,Low Tide,2025-12-31 21:38"
+    padded = content + "x" * (4096 - len(content) - len(edge) - 1) + f"\n{edge}:14\n"
+    assert padded[:4096].endswith(edge)
     assert names_of(LASTFM, handed("a.csv", padded)) == ["a.csv"]
 
 
@@ -170,6 +169,7 @@ def test_a_table_that_is_nearly_one_says_what_is_missing(name, header, missing):
         ),
         ("songs.csv", "song_id,song_name,artist_name,tempo\n1,a,b,120\n"),
         ("sequences.csv", "playlist_id,pos,song_id\n1,0,a\n"),
+        ("lastfm.csv", "track,count\nLow Tide,3\n"),
         ("lastfm.csv", "tag,count\nrock,3\n"),
         ("list.csv", "artist,track\na,b\n"),
         ("empty.csv", ""),
