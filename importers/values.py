@@ -5,6 +5,7 @@ None for what means nothing.  It takes whatever JSON can hold: null, a list wher
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ Value = TypeVar("Value")
 MAX_TEXT_CHARACTERS = 1_000  # the longest titles of classical music have some 400
 # Players whose clock was never set write 1970, and Last.fm keeps such plays: their order and their day mean nothing.
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def record_of(value: Any) -> Mapping[str, Any]:
@@ -133,6 +135,8 @@ def checked_time(found: datetime) -> datetime:
 
 def uuid(value: Any) -> str | None:
     """A UUID in its usual form."""
+    if isinstance(value, str) and _UUID.fullmatch(value):
+        return value  # nearly always, and in a fifth of the time
     found = text(value)
     return fields.uuid(found) if found else None
 

@@ -11,7 +11,6 @@ a recommender had chosen is not organic.  Songs have numbers only, and listeners
 Files of many gigabytes are read in batches.  The sequential layout, a row for each listener, is left alone.  https://huggingface.co/datasets/yandex/yambda
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
@@ -24,7 +23,7 @@ from errors import DataError
 from importers.fields import LARGEST_INTEGER
 from importers.files import TextFile, reading
 from importers.formats import Format
-from importers.lists import in_order, is_hidden
+from importers.lists import in_order
 from importers.policy import Policy
 from importers.records import Heard, Opinion, Play, Record, Score
 from importers.tally import Kind, Tally
@@ -58,7 +57,6 @@ def _is_events(file: TextFile) -> bool:
     name = PurePosixPath(file.base_name)
     return (
         name.suffix == ".parquet"
-        and not is_hidden(file)
         and "sequential" not in PurePosixPath(file.name).parts
         and (name.stem in _FILES or name.stem == _ALL_EVENTS)
         and file.head(len(_MAGIC)) == _MAGIC
@@ -166,7 +164,7 @@ def _amount(row: Row, name: str, faults: list[str]) -> float | None:
     found = row[name]
     if found is None:
         return None
-    if not isinstance(found, int | float) or not math.isfinite(found) or not 0 <= found <= LARGEST_INTEGER / 1000:
+    if not isinstance(found, int | float) or not 0 <= found <= LARGEST_INTEGER / 1000:  # no NaN is between two numbers
         faults.append(f"{name} is no amount")
         return None
     return found

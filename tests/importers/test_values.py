@@ -77,6 +77,11 @@ def test_a_zone_can_put_a_time_beyond_what_there_is(value):
         values.utc_time(value)
 
 
+@pytest.mark.parametrize("written", ["64ff5f53-d187-4512-827e-7606c69e66ff", " 64FF5F53D1874512827E7606C69E66FF "])
+def test_a_uuid_in_any_form(written):
+    assert values.uuid(written) == "64ff5f53-d187-4512-827e-7606c69e66ff"
+
+
 def test_the_fault_of_a_required_field_is_a_sentence_and_that_of_an_optional_one_is_noted():
     faults: list[str] = []
     record = {"artist": 7, "title": "Low Tide", "album": None}
