@@ -49,8 +49,8 @@ def bring(
     playlist whose songs differ is replaced as a whole.  Raises DataError when a file cannot be read, or a playlist's id belongs
     to another source.
     """
+    imports.begin(connection)
     with connection.transaction():  # a savepoint: what is wrong in the last file takes back what came of the first
-        imports.begin(connection)
         histories.begin(connection)
         _enter_keyless(connection)
         with Workshop(connection, tally, settings) as workshop:

@@ -117,7 +117,7 @@ def bring_plays(connection: Connection, source: str, before: PlaysBefore, same_p
     """
     if not before.has_any:
         return connection.execute(_SQL["bring_first_listens"], {"source": source}).rowcount
-    connection.execute(_SQL["stage_listens"])
+    connection.execute(_SQL["stage_listens"], {"source": source})
     if before.has_others:
         connection.execute(_SQL["drop_same_plays"], {"source": source, "span": same_play})
     return connection.execute(_SQL["bring_listens"], {"source": source}).rowcount

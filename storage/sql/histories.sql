@@ -329,7 +329,8 @@ JOIN pg_temp.resolved ON resolved.ref = play.ref
 ON CONFLICT (user_id, listened_at, song_id) DO NOTHING;
 
 -- name: stage_listens
--- The plays of songs that were found, each once, without those that are stored already, be it under another id of the song.
+-- The plays of songs that were found, each once, without those that this source has told before, be it under another id of the
+-- song.
 INSERT INTO pg_temp.new_listen (user_id, song_id, listened_at, ms_played, skipped, is_recommended)
 SELECT DISTINCT ON (play.listener, play.listened_at, resolved.song_id)
     play.listener, resolved.song_id, play.listened_at, play.ms_played, play.skipped, play.is_recommended
@@ -338,7 +339,7 @@ JOIN pg_temp.resolved ON resolved.ref = play.ref
 WHERE NOT EXISTS (
     SELECT
     FROM music.listen
-    WHERE listen.user_id = play.listener AND listen.listened_at = play.listened_at AND (
+    WHERE listen.user_id = play.listener AND listen.listened_at = play.listened_at AND listen.source = %(source)s AND (
         listen.song_id = resolved.song_id OR EXISTS (
             SELECT
             FROM music.song_key AS known
@@ -382,11 +383,13 @@ WHERE ranked.place_of_known = 1 AND ranked.place_of_new = 1
     AND new_listen.song_id = ranked.song_id;
 
 -- name: bring_listens
--- The plays that are new, in the order of the key, which keeps the index dense.
+-- The plays that are new, in the order of the key, which keeps the index dense.  One may still be there at the very same moment,
+-- when another of this import was nearer to it.
 INSERT INTO music.listen (user_id, song_id, listened_at, ms_played, skipped, is_recommended, source)
 SELECT user_id, song_id, listened_at, ms_played, skipped, is_recommended, %(source)s
 FROM pg_temp.new_listen
-ORDER BY user_id, listened_at, song_id;
+ORDER BY user_id, listened_at, song_id
+ON CONFLICT (user_id, listened_at, song_id) DO NOTHING;
 
 -- name: bring_opinions
 -- The last word of each listener on each song, unless it takes an earlier one back; counts those that were not known.
