@@ -32,6 +32,11 @@ def plays(connection):
     return rows(connection, "listen", "user_id", "song_id", "listened_at", "source")
 
 
+def everything(connection):
+    tables = ("song", "artist", "album", "listen", "playlist", "playlist_song", "song_key")
+    return {table: rows(connection, table, "*") for table in tables}
+
+
 def minutes(n):
     return NOON + timedelta(minutes=n)
 
@@ -62,9 +67,7 @@ def test_the_same_import_again_adds_nothing(connection):
     tally = brought(connection, *records)
     assert not tally.changed
     assert tally.counts["plays"] == Count(read=1, added=0, already_there=1)
-    assert before == [
-        rows(connection, table, "*") for table in ("song", "artist", "album", "listen", "playlist", "playlist_song", "song_key")
-    ]
+    assert everything(connection) == before
 
 
 def test_two_spotify_ids_of_one_name_stay_two_songs(connection):
@@ -333,14 +336,14 @@ def test_ids_that_are_none_are_no_keys():
 
 
 def test_staging_is_not_asked_twice_for_one_song():
-    class Counting:
-        blocks = []
+    blocks = []
 
+    class Counting:
         def copy(self, table, block):
-            self.blocks.append((table, block.count("\n")))
+            blocks.append((table, block.count("\n")))
 
     staging = _Staging(Counting(), Tally(source="x"), "me")
     for n in range(5):
         staging.add(Play(n, HELP, minutes(n)))
     staging.flush()
-    assert sorted(Counting.blocks) == [("heard", 1), ("key", 2), ("play", 5)]
+    assert sorted(blocks) == [("heard", 1), ("key", 2), ("play", 5)]
