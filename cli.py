@@ -2,7 +2,7 @@
 
 demo          the whole way on the made-up catalogue of `demo data`: import, preprocess, train, evaluate, continue a playlist
 migrate       bring the schemas `music` and `recommender` of the database up to date
-import        read a file of playlists or histories into the schema `music`
+import        read what a service exported, histories or playlists, into the schema `music`
 map           guess which of your tables are songs and sequences; write queries and setup.sql to review
 doctor        say in one screen whether your tables will do, and why not
 preprocess    database -> encoders and snapshot          (the same as preprocessing.py)
@@ -48,7 +48,7 @@ from engine.checkpoint import find_checkpoint, is_finished, load_checkpoint, wri
 from engine.processes import process_group
 from errors import CheckpointError, DataError, exit_code_of
 from evaluation.report import comparison_table
-from importers import IMPORTERS
+from importers import IMPORTERS, NAMES, import_path
 from jobs import process
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import IdEncoder, load_encoders
@@ -99,17 +99,17 @@ def migrate_command(argv: Sequence[str]) -> int:
 
 
 def import_command(argv: Sequence[str]) -> int:
-    """Import a file or folder in one transaction and print what was added, left out and why."""
+    """Import a file, folder or zip in one transaction and print what was added, left out and why."""
     parser = argparse.ArgumentParser(prog="cli.py import", description="Read playlists or histories into the schema music.")
-    parser.add_argument("format", choices=sorted(IMPORTERS), help="what the path holds")
-    parser.add_argument("path", type=Path, help="file or folder")
-    parser.add_argument("--source", help="name under which the rows stand in the database (default: after the path)")
-    parser.add_argument("--prefix", help="put PREFIX: before all ids, where two sources use the same ones")
-    config, arguments = _parsed(parser, argv, "database")
+    parser.add_argument("format", choices=NAMES, help="what the path holds; auto finds out")
+    parser.add_argument("path", type=Path, help="file, folder or zip")
+    parser.add_argument("--source", help="name under which the rows stand in the database (default: the format, or the path)")
+    parser.add_argument("--prefix", help="csv and movielens: put PREFIX: before all ids, where two sources use the same ones")
+    config, given = _parsed(parser, argv, "imports", "database")
     with database_url(config.database) as url, connect(url) as connection, expected_errors():
         migrate(connection)
-        tally = IMPORTERS[arguments.format](connection, arguments.path, source=arguments.source, prefix=arguments.prefix)
-    print(tally.table())
+        tallies = import_path(connection, given.format, given.path, config.imports, source=given.source, prefix=given.prefix)
+    print("\n\n".join(tally.table() for tally in tallies))
     return 0
 
 

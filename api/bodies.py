@@ -276,7 +276,8 @@ class RulesBody(BaseModel):
     relaxed: list[str]
     unavailable: list[str] | None = Field(
         None,
-        description="what the database could not be asked for: listener (feedback as last read), exclude_played_days",
+        description="what the database could not be asked for: listener (feedback as last read), exclude_played_days, "
+        "skipped (what plays_by_listener.sql says was skipped)",
     )
 
 

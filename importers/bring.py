@@ -1,8 +1,8 @@
 """From a reader's records to the schema `music`: copied, their songs found, plays that are there already left out, and counted.
 
 Records are pulled while they are copied, and memory grows with neither plays nor songs: what is kept is the numbers of the songs
-met last.  Nothing that lasts changes before the last record was read: a DataError leaves the database as it was, whatever the
-caller does next.  The caller commits.
+met last.  Whatever fails takes back what was brought before: a DataError leaves the database as it was, whatever the caller does
+next.  The caller commits.
 """
 
 import csv
@@ -10,7 +10,6 @@ import io
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from typing import Any
 
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from importers.load import check_sources
 from importers.names import bounded, normal_artist, normal_title
 from importers.records import Heard, Opinion, Place, Play, Record
 from importers.tally import Count, Kind, Tally
+from importers.workshop import Workshop
 from storage import histories, imports
 from storage.connections import Connection
 from storage.histories import KeylessSong, Staged
@@ -50,12 +50,15 @@ def bring(
     to another source.
     """
     imports.begin(connection)
-    histories.begin(connection)
-    staging = _Staging(connection, tally, settings.listener)
-    for record in tqdm(records, desc=f"reading {tally.source}", unit=" records", disable=None if progress else True):
-        staging.add(record)
-    staging.flush()
-    _bring(connection, tally, settings, staging)
+    with connection.transaction():  # a savepoint: what is wrong in the last file takes back what came of the first
+        histories.begin(connection)
+        _enter_keyless(connection)
+        with Workshop(connection, tally, settings) as workshop:
+            staging = _Staging(workshop, tally, settings.listener)
+            for record in tqdm(records, desc=f"reading {tally.source}", unit=" records", disable=None if progress else True):
+                staging.add(record)
+            staging.flush()
+        _finish(connection, tally, settings, staging)
 
 
 def keys_of(heard: Heard) -> list[Key]:
@@ -94,8 +97,8 @@ def _plain_isrc(text: str) -> str:
 class _Staging:
     """Takes records in, numbers their songs, and copies them block by block."""
 
-    def __init__(self, connection: Connection, tally: Tally, listener: str) -> None:
-        self._connection = connection
+    def __init__(self, workshop: Workshop, tally: Tally, listener: str) -> None:
+        self.workshop = workshop
         self._tally = tally
         self._listener = listener
         self._refs: OrderedDict[Heard, int] = OrderedDict()  # 0: cannot be used
@@ -119,10 +122,10 @@ class _Staging:
             self._add_place(record, ref)
 
     def flush(self) -> None:
-        """Copy what is left."""
-        self._copy_plays()
+        """Hand over what is left."""
         for table in self._blocks:
             self._copy(table)
+        self._copy_plays()
 
     def _add_play(self, play: Play, ref: int) -> None:
         if not ref or play.listened_at.year < FIRST_YEAR:
@@ -185,12 +188,15 @@ class _Staging:
 
     def _copy(self, table: Staged) -> None:
         if self._blocks[table]:
-            histories.copy(self._connection, table, _csv(self._blocks[table]))
+            self.workshop.copy(table, _csv(self._blocks[table]))
             self._blocks[table].clear()
 
     def _copy_plays(self) -> None:
+        """Songs first: plays are brought by and by, and theirs must be there."""
+        self._copy("heard")
+        self._copy("key")
         if self._plays:
-            histories.copy(self._connection, "play", "".join(self._plays))
+            self.workshop.copy("play", "".join(self._plays))
             self._plays.clear()
 
 
@@ -235,22 +241,12 @@ def _keys_of_known(song: KeylessSong) -> list[Key]:
     )
 
 
-def _bring(connection: Connection, tally: Tally, settings: ImportConfig, staging: _Staging) -> None:
-    _enter_keyless(connection)
-    songs = histories.find_songs(connection, tally.source)
-    artists, albums = histories.bring_artists(connection), histories.bring_albums(connection)
-    filled = histories.fill_songs(connection)
-    tally.counts["songs"] = Count(
-        read=songs.staged, added=songs.added, updated=filled, already_there=songs.staged - songs.added - filled
-    )
-    tally.counts["artists"], tally.counts["albums"] = _added(artists), _added(albums)
+def _finish(connection: Connection, tally: Tally, settings: ImportConfig, staging: _Staging) -> None:
+    """What comes after the last record: playlists, opinions, counts."""
+    tally.counts["songs"] = _added(histories.count_songs(connection))
     if staging.n_staged["plays"]:
-        added = histories.bring_plays(connection, tally.source, timedelta(seconds=settings.same_play_seconds))
-        tally.counts["plays"] = Count(
-            read=staging.n_staged["plays"] + tally.skipped_of("plays"),
-            added=added,
-            already_there=staging.n_staged["plays"] - added,
-        )
+        staged, added = staging.n_staged["plays"], staging.workshop.n_plays
+        tally.counts["plays"] = Count(read=staged + tally.skipped_of("plays"), added=added, already_there=staged - added)
     if staging.n_staged["rows"]:
         _bring_playlists(connection, tally, settings.listener)
     if staging.n_staged["feedback"]:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, cast
 
 from errors import DataError
@@ -110,22 +110,24 @@ def all_files(path: Path) -> list[TextFile]:
     """
     if path.is_dir():
         root = path.resolve()
-        found = [child for child in sorted(path.rglob("*")) if _is_visible_file(child, root)]
+        found = [child for child in sorted(root.rglob("*")) if _is_visible_file(child, root)]
         if len(found) > MAX_FILES:
             raise DataError(f"{path} holds {len(found):,} files, more than {MAX_FILES:,}: name the folder of the export itself")
-        return [replace(file_at(child), name=str(child.relative_to(path))) for child in found]
+        return [replace(file_at(child), name=str(child.relative_to(root))) for child in found]
     if not path.exists():
         raise DataError(f"{path} does not exist: name a file, a folder or a zip")
     if not zipfile.is_zipfile(path):
         return [file_at(path)]
-    files = [_zip_member(path, member) for member in reversed(_outermost_last(_members(path)))]
-    return sorted(files, key=lambda file: file.name)
+    members = sorted(_outermost_last(_members(path)), key=lambda member: member.filename)
+    return [_zip_member(path, member) for member in members if not _is_hidden(PurePosixPath(member.filename))]
 
 
 def _is_visible_file(child: Path, root: Path) -> bool:
-    if any(part.startswith(".") for part in child.relative_to(root).parts if child.is_relative_to(root)):
-        return False
-    return child.is_file() and child.resolve().is_relative_to(root)
+    return not _is_hidden(child.relative_to(root)) and child.is_file() and child.resolve().is_relative_to(root)
+
+
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 def files_in(path: Path) -> dict[str, TextFile]:

@@ -35,6 +35,14 @@ class KeylessSong:
     recording_mbid: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlaysBefore:
+    """Whether there are plays in the schema `music`, and whether other sources than this one told some of them."""
+
+    has_any: bool
+    has_others: bool
+
+
 def begin(connection: Connection) -> None:
     """Make the temporary tables, empty."""
     connection.execute(_SQL["drop_staging"])
@@ -61,9 +69,9 @@ def enter_keyless(connection: Connection) -> None:
     connection.execute(_SQL["enter_keyless"])
 
 
-def find_songs(connection: Connection, source: str) -> Brought:
+def find_songs(connection: Connection, source: str) -> None:
     """Find the song of each staged ref, or make it; afterwards `resolved` has all of them, and every key leads to its song."""
-    connection.execute(_SQL["index_staging"])
+    connection.execute(_SQL["analyze_staging"])
     kinds = {kind for (kind,) in connection.execute(_SQL["kinds"]).fetchall()}
     _resolve(connection)
     for kind in KINDS:
@@ -71,35 +79,53 @@ def find_songs(connection: Connection, source: str) -> Brought:
             connection.execute(_SQL["create_songs"], {"kind": kind, "source": source})
             connection.execute(_SQL["claim_keys"])
             _resolve(connection)
-    return _brought(connection, "count_songs")
 
 
 def bring_artists(connection: Connection) -> Brought:
-    """Enter the artists of songs that have none yet."""
+    """Enter the artists of staged songs that have none yet."""
     return _brought(connection, "bring_artists")
 
 
 def bring_albums(connection: Connection) -> Brought:
-    """Enter the albums of songs that have none yet."""
+    """Enter the albums of staged songs that have none yet."""
     return _brought(connection, "bring_albums")
 
 
-def fill_songs(connection: Connection) -> int:
-    """Fill in what was not known of the songs, artists and albums included; returns how many older songs changed."""
-    row = connection.execute(_SQL["fill_songs"]).fetchone()
-    assert row is not None
+def fill_songs(connection: Connection) -> None:
+    """Fill in what was not known of the staged songs, artists and albums included."""
+    connection.execute(_SQL["fill_songs"])
     connection.execute(_SQL["fill_features"])
-    changed: int = row[0]
-    return changed
 
 
-def bring_plays(connection: Connection, source: str, same_play: timedelta) -> int:
-    """Enter the plays that are not there yet, and return how many; `drop_same_plays` in histories.sql says what is the same."""
-    connection.execute(_SQL["stage_listens"])
-    row = connection.execute(_SQL["has_other_listens"]).fetchone()
-    if row is not None and row[0]:
+def count_songs(connection: Connection) -> Brought:
+    """What became of all songs of the import."""
+    return _brought(connection, "count_songs")
+
+
+def plays_before(connection: Connection, source: str) -> PlaysBefore:
+    """What there was before the import; asked once, since imports wait for each other."""
+    with connection.cursor(row_factory=class_row(PlaysBefore)) as cursor:
+        row = cursor.execute(_SQL["plays_before"], {"source": source}).fetchone()
+    assert row is not None
+    return row
+
+
+def bring_plays(connection: Connection, source: str, before: PlaysBefore, same_play: timedelta) -> int:
+    """Enter the staged plays that are not there yet, and return how many.
+
+    What another source tells within `same_play` of a play is the same one.
+    """
+    if not before.has_any:
+        return connection.execute(_SQL["bring_first_listens"], {"source": source}).rowcount
+    connection.execute(_SQL["stage_listens"], {"source": source})
+    if before.has_others:
         connection.execute(_SQL["drop_same_plays"], {"source": source, "span": same_play})
     return connection.execute(_SQL["bring_listens"], {"source": source}).rowcount
+
+
+def clear(connection: Connection) -> None:
+    """Make room for the next part of the import; songs stay known by their refs."""
+    connection.execute(_SQL["clear_staging"])
 
 
 def bring_opinions(connection: Connection) -> Brought:

@@ -5,7 +5,7 @@
 -- Makes room for a second import in one transaction.
 DROP TABLE IF EXISTS
     pg_temp.staged_heard, pg_temp.staged_key, pg_temp.staged_play, pg_temp.staged_opinion, pg_temp.staged_place,
-    pg_temp.resolved, pg_temp.new_song, pg_temp.new_listen, pg_temp.keyless_song;
+    pg_temp.resolved, pg_temp.new_song, pg_temp.changed_song, pg_temp.new_listen, pg_temp.keyless_song;
 
 -- name: create_staging
 -- What readers deliver.  ref numbers the different songs of an import, in the order in which they are met first.
@@ -77,6 +77,9 @@ CREATE TEMPORARY TABLE new_song (
     song_id text PRIMARY KEY,
     ref integer NOT NULL
 ) ON COMMIT DROP;
+CREATE TEMPORARY TABLE changed_song (
+    song_id text PRIMARY KEY -- was there before the import
+) ON COMMIT DROP;
 CREATE TEMPORARY TABLE new_listen (
     user_id text,
     song_id text,
@@ -90,6 +93,8 @@ CREATE TEMPORARY TABLE keyless_song (
     kind text,
     key text
 ) ON COMMIT DROP;
+CREATE INDEX staged_key_ref_idx ON pg_temp.staged_key (ref, rank);
+CREATE INDEX staged_key_key_idx ON pg_temp.staged_key (key);
 
 -- name: copy_heard
 -- Takes CSV without a header, an empty field for NULL.
@@ -131,11 +136,13 @@ FROM pg_temp.keyless_song
 ORDER BY song_id
 ON CONFLICT DO NOTHING;
 
--- name: index_staging
+-- name: analyze_staging
 -- Temporary tables are not analysed by themselves, and without their sizes joins are planned for a handful of rows.
-CREATE INDEX staged_key_ref_idx ON pg_temp.staged_key (ref, rank);
-CREATE INDEX staged_key_key_idx ON pg_temp.staged_key (key);
-ANALYZE pg_temp.staged_heard, pg_temp.staged_key, pg_temp.staged_play, pg_temp.staged_opinion, pg_temp.staged_place;
+ANALYZE pg_temp.staged_heard, pg_temp.staged_key, pg_temp.staged_play, pg_temp.resolved;
+
+-- name: clear_staging
+-- Makes room for the next part of an import; the songs that were found stay known by their refs.
+TRUNCATE pg_temp.staged_heard, pg_temp.staged_key, pg_temp.staged_play, pg_temp.new_listen;
 
 -- name: kinds
 -- The kinds of keys that this import's songs have as their first.
@@ -189,8 +196,11 @@ ORDER BY staged_key.key, resolved.song_id
 ON CONFLICT DO NOTHING;
 
 -- name: count_songs
--- The different songs of the import, and how many of them are new.
-SELECT count(DISTINCT song_id) AS staged, (SELECT count(*) FROM pg_temp.new_song) AS added, 0::bigint AS updated
+-- The different songs of the import, how many of them are new, and how many others changed.
+SELECT
+    count(DISTINCT song_id) AS staged,
+    (SELECT count(*) FROM pg_temp.new_song) AS added,
+    (SELECT count(*) FROM pg_temp.changed_song) AS updated
 FROM pg_temp.resolved;
 
 -- name: bring_artists
@@ -238,7 +248,7 @@ WITH wanted AS (
 SELECT (SELECT count(*) FROM wanted) AS staged, (SELECT count(*) FROM added) AS added, 0::bigint AS updated;
 
 -- name: fill_songs
--- Fills in what is not known yet of the songs of this import; what is known stays.  Counts those that were there before and changed.
+-- Fills in what is not known yet of the songs of this import; what is known stays.  Remembers which older ones changed.
 WITH told AS (
     SELECT DISTINCT ON (resolved.song_id)
         resolved.song_id, staged_heard.title, COALESCE(artist.artist_id, named.artist_id) AS artist_id, album.album_id,
@@ -283,7 +293,10 @@ WITH told AS (
     )
     RETURNING known.song_id
 )
-SELECT count(*) FROM filled WHERE NOT EXISTS (SELECT FROM pg_temp.new_song WHERE new_song.song_id = filled.song_id);
+INSERT INTO pg_temp.changed_song (song_id)
+SELECT song_id FROM filled
+WHERE NOT EXISTS (SELECT FROM pg_temp.new_song WHERE new_song.song_id = filled.song_id)
+ON CONFLICT (song_id) DO NOTHING;
 
 -- name: fill_features
 -- Features come as a whole, with whoever measured them, and only to songs that have none: sources are never mixed in one song.
@@ -306,8 +319,18 @@ WHERE known.song_id = told.song_id AND 0 = num_nonnulls(
     known.instrumentalness, known.liveness, known.valence, known.tempo, known.time_signature, known.feature_source
 );
 
+-- name: bring_first_listens
+-- Straight from the file where there were no plays before; what a file tells twice comes in once.  In the order of the file, which is
+-- that of the time as a rule: sorting them costs more than the index gains.
+INSERT INTO music.listen (user_id, song_id, listened_at, ms_played, skipped, is_recommended, source)
+SELECT play.listener, resolved.song_id, play.listened_at, play.ms_played, play.skipped, play.is_recommended, %(source)s
+FROM pg_temp.staged_play AS play
+JOIN pg_temp.resolved ON resolved.ref = play.ref
+ON CONFLICT (user_id, listened_at, song_id) DO NOTHING;
+
 -- name: stage_listens
--- The plays of songs that were found, each once, without those that are stored already.
+-- The plays of songs that were found, each once, without those that this source has told before, be it under another id of the
+-- song.
 INSERT INTO pg_temp.new_listen (user_id, song_id, listened_at, ms_played, skipped, is_recommended)
 SELECT DISTINCT ON (play.listener, play.listened_at, resolved.song_id)
     play.listener, resolved.song_id, play.listened_at, play.ms_played, play.skipped, play.is_recommended
@@ -316,21 +339,26 @@ JOIN pg_temp.resolved ON resolved.ref = play.ref
 WHERE NOT EXISTS (
     SELECT
     FROM music.listen
-    WHERE listen.user_id = play.listener AND listen.listened_at = play.listened_at AND listen.song_id = resolved.song_id
+    WHERE listen.user_id = play.listener AND listen.listened_at = play.listened_at AND listen.source = %(source)s AND (
+        listen.song_id = resolved.song_id OR EXISTS (
+            SELECT
+            FROM music.song_key AS known
+            JOIN music.song_key AS told ON told.key = known.key
+            WHERE known.song_id = listen.song_id AND known.kind = 'name' AND told.song_id = resolved.song_id
+        )
+    )
 )
 ORDER BY play.listener, play.listened_at, resolved.song_id, play.ms_played DESC NULLS LAST;
 
--- name: has_other_listens
--- Whether the listeners of this import have plays that the same events may have left.
-SELECT EXISTS (SELECT FROM pg_temp.new_listen) AND EXISTS (
-    SELECT
-    FROM music.listen
-    WHERE user_id IN (SELECT DISTINCT user_id FROM pg_temp.new_listen)
-);
+-- name: plays_before
+-- Whether there are plays, and whether some of them came in by another way; each look ends at the first one that it meets.
+SELECT
+    EXISTS (SELECT FROM music.listen) AS has_any,
+    EXISTS (SELECT FROM music.listen WHERE source IS DISTINCT FROM %(source)s) AS has_others;
 
 -- name: drop_same_plays
--- Leaves out a play that is there already, told by another source and a little apart, or by the same source under another of the
--- song's ids.  Two plays are one when each is the other's nearest: what was heard twice within the span stays twice.
+-- Leaves out a play that another source has told already, a little earlier or later.  Two plays are one when each is the other's
+-- nearest: what was heard twice within the span stays twice.
 WITH near AS (
     SELECT
         new_listen.user_id, new_listen.listened_at, new_listen.song_id, listen.listened_at AS known_at, listen.song_id AS known_song_id,
@@ -340,7 +368,7 @@ WITH near AS (
     JOIN music.song_key AS same ON same.key = name.key
     JOIN music.listen ON listen.user_id = new_listen.user_id AND listen.song_id = same.song_id
         AND listen.listened_at BETWEEN new_listen.listened_at - %(span)s AND new_listen.listened_at + %(span)s
-    WHERE listen.source IS DISTINCT FROM %(source)s OR listen.listened_at = new_listen.listened_at
+    WHERE listen.source IS DISTINCT FROM %(source)s
 ), ranked AS (
     SELECT
         user_id, listened_at, song_id,
@@ -355,11 +383,13 @@ WHERE ranked.place_of_known = 1 AND ranked.place_of_new = 1
     AND new_listen.song_id = ranked.song_id;
 
 -- name: bring_listens
--- The plays that are new, in the order of the key, which keeps the index dense.
+-- The plays that are new, in the order of the key, which keeps the index dense.  One may still be there at the very same moment,
+-- when another of this import was nearer to it.
 INSERT INTO music.listen (user_id, song_id, listened_at, ms_played, skipped, is_recommended, source)
 SELECT user_id, song_id, listened_at, ms_played, skipped, is_recommended, %(source)s
 FROM pg_temp.new_listen
-ORDER BY user_id, listened_at, song_id;
+ORDER BY user_id, listened_at, song_id
+ON CONFLICT (user_id, listened_at, song_id) DO NOTHING;
 
 -- name: bring_opinions
 -- The last word of each listener on each song, unless it takes an earlier one back; counts those that were not known.
