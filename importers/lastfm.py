@@ -171,7 +171,8 @@ def _read(files: Sequence[TextFile], policy: Policy, tally: Tally) -> Iterator[R
     for file in files:
         loved = "loved" in file.base_name.lower()
         kind: Kind = "feedback" if loved else "plays"
-        for number, heard, at in tracks_of(file, kind, tally) if is_page(file) else _scrobbles(file, kind, tally):
+        found = tracks_of(file, kind, tally) if suffix_of(file) == ".json" else _scrobbles(file, kind, tally)
+        for number, heard, at in found:
             yield Opinion(number, heard, Score.LIKED, at) if loved else Play(number, heard, at)
 
 
