@@ -17,12 +17,18 @@ from importers.exportify import EXPORTIFY
 from importers.formats import Format
 from importers.history import import_history
 from importers.jspf import JSPF
+from importers.lastfm import LASTFM, LASTFM_MINUTES
+from importers.lastfm_1k import LASTFM_1K
+from importers.listenbrainz import LISTENBRAINZ
 from importers.m3u import M3U
+from importers.maloja import MALOJA
 from importers.movielens import import_movielens, is_movielens
+from importers.scrobbler_log import SCROBBLER_LOG
 from importers.spotify import SPOTIFY
 from importers.spotify_account import SPOTIFY_ACCOUNT
 from importers.spotify_playlists import SPOTIFY_PLAYLISTS
 from importers.tally import Tally
+from importers.yambda import YAMBDA
 from storage.connections import Connection
 
 __all__ = ["FORMATS", "IMPORTERS", "NAMES", "Importer", "Tally", "import_path"]
@@ -42,11 +48,16 @@ class Importer(Protocol):
 
 IMPORTERS: Mapping[str, Importer] = MappingProxyType({"csv": import_csv, "movielens": import_movielens})
 """Catalogues, by the name that the command `import` takes."""
-FORMATS: Sequence[Format] = (SPOTIFY, SPOTIFY_ACCOUNT, SPOTIFY_PLAYLISTS, EXPORTIFY, JSPF, M3U)
+FORMATS: Sequence[Format] = (
+    *(SPOTIFY, LISTENBRAINZ, LASTFM, MALOJA, SCROBBLER_LOG),
+    *(SPOTIFY_ACCOUNT, LASTFM_MINUTES),
+    *(LASTFM_1K, YAMBDA),
+    *(SPOTIFY_PLAYLISTS, EXPORTIFY, JSPF, M3U),
+)
 """Exports, in the order in which they are asked for their files; where two tell the same plays, the exact one comes first."""
 AUTO = "auto"
 NAMES: Sequence[str] = (AUTO, *sorted({*IMPORTERS, *(each.name for each in FORMATS)}))
-"""What the command `import` takes."""
+"""What the command `import` takes; "lastfm" reads "lastfm-minutes" as well, and so on."""
 
 
 def import_path(
@@ -69,7 +80,7 @@ def import_path(
         return [IMPORTERS[catalogue](connection, path, source=source, prefix=prefix, progress=progress)]
     if prefix is not None:
         raise ConfigError(f"--prefix {prefix} goes with {' and '.join(IMPORTERS)} only: leave it out")
-    formats = [each for each in FORMATS if name in (AUTO, each.name)]
+    formats = [each for each in FORMATS if name in (AUTO, each.name) or each.name.startswith(f"{name}-")]
     return import_history(connection, path, formats, settings, source=source, progress=progress)
 
 

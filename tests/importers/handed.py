@@ -35,7 +35,7 @@ def emptied(tally):
 def outcomes_of_cutting(reader, name, content):
     """How many records a file gives that was cut at each of its bytes; None where it is a DataError."""
     data = content.encode() if isinstance(content, str) else content
-    counts = []
+    counts: list[int | None] = []
     for end in range(len(data)):
         try:
             counts.append(len(read(reader, handed(name, data[:end]))[0]))

@@ -85,7 +85,7 @@ def test_the_columns_of_another_year_are_known_as_well():
             duration_ms=218_000,
         ),
     )
-    assert emptied(tally) == {"added at is before 1990: from a clock that was not set": 1}
+    assert emptied(tally) == {"added at is before 1990, from a clock that was not set": 1}
 
 
 def test_nobody_who_added_a_song_is_in_a_record():
