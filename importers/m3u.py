@@ -52,6 +52,7 @@ class _Told(NamedTuple):
     text: str | None = None
     seconds: float | None = None
     artist: str | None = None
+    """"": it is said that nobody is known."""
     album: str | None = None
 
     def with_directive(self, word: str, rest: str, line: int) -> "_Told":
@@ -63,7 +64,7 @@ class _Told(NamedTuple):
                 known = float(seconds) if seconds else None
                 return self._replace(line=line, is_song=True, text=_plain(text), seconds=known)
             case "EXTART":
-                return self._replace(line=line, artist=_plain(rest))
+                return self._replace(line=line, artist=_plain(rest) or "")
             case "EXTALB":
                 return self._replace(line=line, album=_plain(rest))
         return self
@@ -138,7 +139,7 @@ class _Folders(NamedTuple):
         path = _own_path(file)
         if path is None:
             return cls(base=PurePosixPath(file.name).parent.as_posix(), named=None)
-        path = path.absolute()
+        path = path.parent.resolve() / path.name  # so that ".." leads where it leads players
         depth = len(PurePosixPath(file.name).parts)
         is_relative = path.parts[-depth:] == PurePosixPath(file.name).parts
         return cls(base=path.parent.as_posix(), named=path.parents[depth - 1] if is_relative else path.parent)
@@ -176,7 +177,7 @@ def _song(text: str, told: _Told, folders: _Folders, tally: Tally, where: str) -
     path = folders.audio_file(location) if location else None
     tags = (tagged(path) if path else None) or Heard()
     named = _merged(tags, _told_song(told))
-    if location and not (named.artist or named.title):
+    if location and told.artist is None and not (named.artist or named.title):
         named = _merged(named, song_of_path(text if is_windows_path(text) or is_address(text) else location))
     return named._replace(location=location, spotify_id=linked)
 
@@ -188,14 +189,13 @@ def _merged(first: Heard, second: Heard) -> Heard:
 
 def _told_song(told: _Told) -> Heard:
     artist, title = told.artist, told.text
-    if artist and title:
-        title = title.removeprefix(artist + BETWEEN_ARTIST_AND_TITLE)
+    if artist is not None:
+        title = title.removeprefix(artist + BETWEEN_ARTIST_AND_TITLE) if artist and title else title
     elif title and BETWEEN_ARTIST_AND_TITLE in title:
         artist, title = (_plain(part) for part in title.split(BETWEEN_ARTIST_AND_TITLE, 1))
     known = told.seconds is not None and 0 < told.seconds < fields.LARGEST_INTEGER / 1000  # -1: not known
-    return Heard(
-        artist=artist, title=title, album=told.album, duration_ms=round(1000 * told.seconds) if known and told.seconds else None
-    )
+    duration_ms = round(1000 * told.seconds) if known and told.seconds else None
+    return Heard(artist=artist or None, title=title or None, album=told.album, duration_ms=duration_ms)
 
 
 def song_of_path(path: str) -> Heard:
