@@ -136,11 +136,8 @@ def _id_type(ids: Sequence[Id]) -> str:
 def _table_parts(name: str) -> Sequence[str]:
     """A table, or schema and table with a dot between them."""
     parts = name.split(".")
-    if (
-        len(parts) > 2
-        or not all(0 < len(part.encode(errors="replace")) <= MAX_IDENTIFIER_BYTES for part in parts)
-        or "\0" in name
-    ):
+    are_names = all(0 < len(part.encode(errors="replace")) <= MAX_IDENTIFIER_BYTES and part.isprintable() for part in parts)
+    if len(parts) > 2 or not are_names:
         raise DataError(
             f"no table can be called {name!r}: write TABLE or SCHEMA.TABLE, each of up to {MAX_IDENTIFIER_BYTES} bytes"
         )

@@ -15,7 +15,7 @@ Of several artists the first is taken.  watsonbox separates them with ", " and w
 versions did not: there "Tyler, The Creator" is told from two artists by the number of Artist URI(s) alone.  pavelkomarov
 separates with ";", earlier with a comma and no blank.
 
-Our own files have a column Song ID.  There the artist is one text, and texts that a spreadsheet would take for formulas begin
+Our own files have a column song_id.  There the artist is one text, and texts that a spreadsheet would take for formulas begin
 with an apostrophe that is taken off again.
 """
 
@@ -98,7 +98,7 @@ class _Layout(NamedTuple):
             header=header,
             artist_uris=header.index("artist uri(s)") if "artist uri(s)" in header else None,
             is_watsonbox=any(name in header for name in ("album release date", "track duration (ms)")),
-            is_ours="song id" in header,
+            is_ours="song_id" in header,
         )
 
     def artist(self, names: str, cells: Sequence[str]) -> str:

@@ -161,7 +161,7 @@ def test_lists_of_the_same_name_in_two_folders_stay_two():
 
 
 def test_in_our_own_files_the_artist_is_one_text_and_formulas_lose_their_guard():
-    content = "Song ID,Track Name,Artist Name(s),Location\n7,'=1+1,\"'-; a, b\",'''=x\n8,'tis,''quoted'',\n"
+    content = "song_id,Track Name,Artist Name(s),Location\n7,'=1+1,\"'-; a, b\",'''=x\n8,'tis,''quoted'',\n"
     places, _ = read(EXPORTIFY, handed("a.csv", content))
     assert [place.heard for place in places] == [
         Heard(title="=1+1", artist="-; a, b", location="''=x"),
