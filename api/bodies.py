@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from serving.controls import Controls, Id, Listener
+from serving.exporting import SUGGESTIONS
 
 MOST_EVENTS = 1_000
 MOST_POSTGRES_INTEGER = 2**31 - 1
@@ -191,6 +192,13 @@ class ActivateBody(Body):
         return self
 
 
+class PlaylistBody(Body):
+    """A list of songs to be written to a file."""
+
+    name: Text = Field(description="what the list is called")
+    songs: Ids = Field(description="song ids as the database has them, in their order")
+
+
 class NothingBody(Body):
     """An empty object: `{}`."""
 
@@ -220,6 +228,18 @@ class ModelPath(Words):
     """A model."""
 
     model_id: Text = Field(description="the model's id; the slashes in it may stand as they are")
+
+
+class ExportPath(Words):
+    """The form of a file."""
+
+    extension: Literal["jspf", "m3u8", "csv", "json", "sql"] = Field(description="the ending of the file's name")
+
+
+class ExportQuery(Words):
+    """How a list of recommended songs is to be called."""
+
+    name: Text = Field(SUGGESTIONS, description="name of the list, and of the file")
 
 
 class SimilarQuery(Words):
@@ -425,6 +445,6 @@ class ReadinessBody(BaseModel):
 
 
 KNOWN_BODIES: Sequence[type[BaseModel]] = (
-    *(RecommendBody, BatchBody, FeedbackBody, EventBody, ActivateBody, NothingBody),
-    *(RequestPath, SongPath, ModelPath, SimilarQuery, SearchQuery),
+    *(RecommendBody, BatchBody, FeedbackBody, EventBody, ActivateBody, PlaylistBody, NothingBody),
+    *(RequestPath, SongPath, ModelPath, ExportPath, ExportQuery, SimilarQuery, SearchQuery),
 )

@@ -15,6 +15,8 @@ CONFIG = Config(service=ServiceConfig(max_body_bytes=100_000, wait_seconds=0.05)
 STATUSES = {
     "/recommend": {"post": {"200", "202", "400", "404", "413", "415", "422", "429", "503"}},
     "/v1/recommend": {"post": {"200", "202", "400", "404", "413", "415", "422", "429", "503"}},
+    "/v1/recommend.{extension}": {"post": {"200", "202", "400", "404", "413", "415", "422", "429", "503"}},
+    "/v1/playlist.{extension}": {"post": {"200", "400", "413", "415", "422", "503"}},
     "/v1/recommend/batch": {"post": {"200", "400", "413", "415", "422", "503"}},
     "/v1/songs": {"get": {"200", "422", "503"}},
     "/v1/songs/{song_id}/similar": {"get": {"200", "404", "422", "503"}},
