@@ -1,8 +1,11 @@
 """Lists as files: which form somebody asks for, what is known of the songs, and the answer that a browser saves."""
 
+import unicodedata
 from typing import Any
+from urllib.parse import quote
 
 from flask import Response, current_app, request
+from werkzeug.http import dump_options_header
 
 from api.service import Service
 from errors import DatabaseError, ServiceUnavailable
@@ -49,5 +52,17 @@ def as_file(exporter: Exporter, exported: ExportedList) -> Response:
     """The answer with the file, and the name under which a browser saves it."""
     written = exporter.write(exported, Target())
     response = current_app.response_class(written.text, content_type=f"{exporter.media_type}; charset=utf-8")
-    response.headers.set("Content-Disposition", "attachment", filename=file_name(exported.name, exporter.extension))
+    response.headers["Content-Disposition"] = saved_as(file_name(exported.name, exporter.extension))
     return response
+
+
+def saved_as(name: str) -> str:
+    """The header that names a file (RFC 6266): in ASCII for old browsers, as it is for all others.
+
+    >>> saved_as("läut.csv")
+    "attachment; filename=laut.csv; filename*=UTF-8''l%C3%A4ut.csv"
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lstrip(". ")
+    named = plain if "." in plain else f"playlist.{plain}"
+    header = dump_options_header("attachment", {"filename": named})
+    return header if named == name else f"{header}; filename*=UTF-8''{quote(name, safe='')}"

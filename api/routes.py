@@ -161,7 +161,7 @@ def _exported(service: Service, handled: Handled, name: str) -> ExportedList:
             cards.get(song_id),
             rank=song.rank,
             score=song.score,
-            reasons=[reason["text"] for reason in song.reasons],
+            reasons=[reason["text"] for reason in song.reasons if "text" in reason],
         )
         for song_id, song in zip(ids, handled.songs, strict=True)
     ]

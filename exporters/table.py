@@ -106,7 +106,7 @@ def write_sql(exported: ExportedList, target: Target) -> Written:
     types = [(name, type_name or id_type) for name, type_name in _SQL_COLUMNS]
     columns = sql.SQL(",\n    ").join(sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in types)
     script = [
-        sql.SQL("-- {} songs, written by BERT4MusicRec\nBEGIN;\n").format(sql.SQL(str(len(exported.songs)))),
+        sql.SQL("-- a list of BERT4MusicRec\nBEGIN;\n"),
         sql.SQL("CREATE TABLE IF NOT EXISTS {} (\n    {}\n);\n").format(table, columns),
     ]
     if exported.songs:

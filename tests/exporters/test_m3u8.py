@@ -34,7 +34,7 @@ def test_a_song_stands_with_length_artist_and_title_before_its_path():
     [
         ("/music/a/b.mp3", "/music/lists", "../a/b.mp3"),
         ("/music/lists/b.mp3", "/music/lists", "b.mp3"),
-        ("/music/b.mp3", "/home/lists", "/music/b.mp3"),
+        ("/music/b.mp3", "/disk/lists", "/music/b.mp3"),
         ("/music/b.mp3", None, "/music/b.mp3"),
         ("/music/#b.mp3", "/music", "./#b.mp3"),
         ("/music/ b.mp3", "/music", "./ b.mp3"),
@@ -57,11 +57,11 @@ def test_a_location_becomes_a_line(location, folder, path):
 
 def test_a_folder_behind_a_link_is_taken_for_what_it_is(tmp_path):
     (tmp_path / "disk" / "lists").mkdir(parents=True)
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "lists").symlink_to(tmp_path / "disk" / "lists")
-    path = written_path(f"{tmp_path}/home/a.mp3", tmp_path / "home" / "lists")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "lists").symlink_to(tmp_path / "disk" / "lists")
+    path = written_path(f"{tmp_path}/own/a.mp3", tmp_path / "own" / "lists")
     assert path is not None
-    assert (tmp_path / "disk" / "lists" / path).resolve() == tmp_path / "home" / "a.mp3"
+    assert (tmp_path / "disk" / "lists" / path).resolve() == tmp_path / "own" / "a.mp3"
 
 
 @pytest.mark.parametrize(
