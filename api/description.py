@@ -13,6 +13,7 @@ from api.manage_routes import manage
 from api.problems import described, invalid_input
 from api.routes import api
 from config import ServiceConfig
+from web import page_blueprint
 
 DESCRIPTION = "Continues playlists that live in PostgreSQL."
 KEY_SCHEME = "key"
@@ -50,6 +51,7 @@ def add_routes(app: OpenAPI, config: ServiceConfig, *, needs_key: bool) -> None:
     """All routes, and their description."""
     app.register_api(api)
     app.register_api(manage)
+    app.register_blueprint(page_blueprint(config))  # no part of the description
     if needs_key:
         app.security_schemes = {KEY_SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "b4mr_ID_SECRET"}}
         app.openapi_extensions = {"security": [{KEY_SCHEME: []}]}
