@@ -71,6 +71,7 @@ def _describe_limits(description: dict[str, Any], config: ServiceConfig) -> None
             if parameter["name"] == "count":
                 _bounded(parameter["schema"], "integer", minimum=1, maximum=config.max_count)
     _bounded(schemas["RecommendBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
+    _bounded(schemas["WhyBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
     _bounded(schemas["BatchBody"]["properties"]["sequences"], "array", maxItems=config.max_batch)
 
 

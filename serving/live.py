@@ -15,6 +15,7 @@ from typing import Any
 from errors import RequestError, ServiceUnavailable
 from serving.answers import Answer, Fallback, PreparedQuery, Query
 from serving.batching import LARGEST_BATCH, MicroBatcher
+from serving.controls import Controls
 from serving.picking import Scored
 from serving.reasons import SongId
 from serving.recommender import Recommender, Stage, untimed
@@ -179,6 +180,13 @@ class LiveRecommender:
     def similar(self, song_id: SongId, count: int) -> Answer:
         """The songs most like one; see Recommender.similar.  Raises UnknownSong, ServiceUnavailable."""
         return self._side("").recommender.similar(song_id, count)
+
+    def why(self, songs: Sequence[SongId], song_id: SongId) -> list[float | None] | None:
+        """What each song of a sequence does for another song; see Recommender.why.
+
+        Raises InvalidSequence, UnknownSong, ServiceUnavailable.
+        """
+        return self._side(key_of(Query(songs=songs, controls=Controls()))).recommender.why(songs, song_id)
 
     def search(self, text: str, count: int) -> list[dict[str, Any]]:
         """Songs whose title or artist holds all words of a text; see Recommender.search.  Raises ServiceUnavailable."""

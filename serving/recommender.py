@@ -226,6 +226,24 @@ class Recommender:
         songs = self._worded(Picked(numbers=ranked.numbers, scores=ranked.scores), reasons)
         return Answer(songs=songs, unknown=(), model=self.info, fallback=self._fallback(sequence.numbers))
 
+    def why(self, ids: Sequence[SongId], song_id: SongId) -> list[float | None] | None:
+        """By how many score points the lead of a song falls without each song of a sequence, in the order of the sequence.
+
+        None within for songs that the model does not read: unknown ones, and all but the newest `explained_songs`.  None alone
+        where no model speaks for the song: there is none, or it knows no song of the sequence.  Raises UnknownSong, and
+        InvalidSequence as `prepare` does.
+        """
+        query = self.prepare(Query(songs=ids, controls=Controls()), max_songs=self.config.max_songs)
+        [number] = self._songs.encode([song_id]).tolist()
+        if number == UNKNOWN:
+            raise UnknownSong(f"no song {plain_id(song_id)!r} in the catalogue")
+        if self.model_scorer is None or query.fallback is Fallback.POPULAR:
+            return None
+        falls = self.model_scorer.leave_one_out(query.sequence.numbers, np.array([number]))[:, 0]
+        places = np.flatnonzero(self._songs.encode(ids) != UNKNOWN)[-len(falls) :]
+        read = dict(zip(places.tolist(), falls.tolist(), strict=True))
+        return [read.get(place) for place in range(len(ids))]
+
     def search(self, text: str, count: int) -> list[dict[str, Any]]:
         """Songs whose title or artist holds all words of a text, the best matches first, as plain values.
 

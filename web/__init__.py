@@ -6,7 +6,7 @@ asked of /v1 by the browser, with the key of whoever looks.
 
 from pathlib import PurePosixPath
 
-from flask import Blueprint, Response, abort, render_template, send_from_directory
+from flask import Blueprint, Response, abort, render_template, request, send_from_directory
 
 from config import ServiceConfig
 
@@ -33,7 +33,7 @@ def page_blueprint(config: ServiceConfig) -> Blueprint:
         response = Response(render_template("page.html", settings=config), mimetype="text/html")
         response.add_etag()
         response.headers["Cache-Control"] = "no-cache"  # kept, and asked for again: an upgrade shows at once
-        return response
+        return response.make_conditional(request)
 
     @page.get("/static/<path:filename>", endpoint="static")
     def static(filename: str) -> Response:

@@ -8,6 +8,8 @@ from api.access import Access
 from config import Config, ServiceConfig
 from errors import InvalidSequence, RequestError, UnknownSong
 from flask_app import create_app, service_of
+from serving.answers import Query
+from serving.controls import Controls
 from storage.keys import ApiKey, hash_of
 
 MODEL = {"model_id": "run/epoch-001/0123456789ab", "version": "0123456789ab", "trained_at": "2026-01-02T03:04:05+00:00"}
@@ -72,6 +74,12 @@ class FakeLive:
         if not is_known(song_id):
             raise UnknownSong(f"no song {song_id!r} in the catalogue")
         return FakeAnswer()
+
+    def why(self, songs, song_id):
+        self.recommend(Query(songs=songs, controls=Controls()))
+        if not is_known(song_id):
+            raise UnknownSong(f"no song {song_id!r} in the catalogue")
+        return [0.5 if is_known(song) else None for song in songs]
 
     def search(self, text, count):
         return [{"song_id": "s05", "title": text, "artist": None, "album": None, "features": {}}][:count]

@@ -31,6 +31,7 @@ ADDRESSES = [
     ("POST", "/recommend"),
     ("POST", "/v1/recommend"),
     ("POST", "/v1/recommend/batch"),
+    ("POST", "/v1/why"),
     ("POST", "/v1/feedback"),
     ("POST", "/v1/models/run/activate"),
     ("POST", "/v1/models/rollback"),
@@ -60,7 +61,8 @@ def test_every_route_is_in_the_list_of_addresses():
     adapter = app.url_map.bind("localhost")
     found = [(path, method) for method, path in ADDRESSES if path != "/openapi" and adapter.test(path, method)]
     named = {adapter.match(path, method)[0] for path, method in found}
-    assert {rule.endpoint for rule in app.url_map.iter_rules()} - named == {"openapi.static", "swagger.oauth2-redirect"}
+    open_ones = {"page.index", "page.static"}  # tests/web/test_files.py
+    assert {rule.endpoint for rule in app.url_map.iter_rules()} - named == {"openapi.static", "swagger.oauth2-redirect"} | open_ones
 
 
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)

@@ -79,7 +79,8 @@ function drawing(steps, nMine) {
     ],
     steps,
   );
-  return figure({
+  const named = h("p", { class: "said", "aria-hidden": "true" }, "Point at a song, or tap it, to read which it is.");
+  const place = figure({
     title: "Tempo, energy and key",
     text: summary(steps),
     legend: [
@@ -91,13 +92,32 @@ function drawing(steps, nMine) {
     draw: (width) => draw(steps, nMine, width),
     numbers,
   });
+  const plot = place.querySelector(".plot");
+  plot.after(named);
+  for (const kind of ["pointermove", "pointerdown"]) plot.addEventListener(kind, (event) => name(event, plot, steps, named));
+  return place;
+}
+
+/** Name the song that the pointer is over. */
+function name(event, plot, steps, place) {
+  const box = plot.getBoundingClientRect();
+  const x = acrossOf(steps, Math.floor(plot.clientWidth));
+  const distances = steps.map((step) => Math.abs(x(step.n) - (event.clientX - box.left)));
+  const step = steps[distances.indexOf(Math.min(...distances))];
+  const sound = [step.tempo !== null && `${fixed(step.tempo, 0)} BPM`, step.energy !== null && `energy ${fixed(step.energy, 2)}`, step.keyName];
+  place.textContent = `${step.n}. ${[step.title, ...sound].filter(Boolean).join(", ")}`;
+}
+
+/** Where each song stands from left to right. */
+function acrossOf(steps, width) {
+  return lines({ width, height: 0, series: [], xs: steps.map((step) => step.n), format: String, bottom: 0 }).x;
 }
 
 function draw(steps, nMine, width) {
   const xs = steps.map((step) => step.n);
   const parts = [];
   let top = 22;
-  let x = null;
+  const x = acrossOf(steps, width);
   for (const [name, title, format] of [
     ["tempo", "Tempo, beats a minute", (value) => fixed(value, 0)],
     ["energy", "Energy, 0 to 1", (value) => String(value)],
@@ -109,11 +129,9 @@ function draw(steps, nMine, width) {
       { kind: "mine", points: points.slice(0, nMine) },
     ];
     const drawn = lines({ width, height: 120, top, series, xs, format, bottom: 0 });
-    x = drawn.x;
     parts.push(words(0, top - 8, title, { class: "title" }), drawn.parts);
     top += 120 + 34;
   }
-  x ??= lines({ width, height: 0, series: [], xs, format: String, bottom: 0 }).x;
   parts.push(words(0, top - 8, "Key on the Camelot wheel", { class: "title" }));
   const isNarrow = (width - 56) / Math.max(1, xs.length - 1) < 30;
   for (const step of steps) {

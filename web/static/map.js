@@ -37,7 +37,7 @@ function draw({ mine, theirs }) {
   const named = h("p", { class: "said", "aria-hidden": "true" }, "Point at a dot, or tap it, to read which song it is.");
   const marks = [...mine.map((song, n) => ({ song, n: n + 1, part: "your list" })), ...theirs.map((song, n) => ({ song, n: n + 1, part: "suggestion" }))];
   const place = figure({
-    title: counted(map.n_songs ?? map.songs.length, "song"),
+    title: "Songs as the model hears them",
     text: textOf(mine, theirs),
     legend: [
       ["dots", "dot", "a song of the sample"],
@@ -65,15 +65,19 @@ function draw({ mine, theirs }) {
   place.querySelector(".plot").after(named);
   return [
     place,
-    h("p", { class: "quiet" }, `${map.method}. A sample of ${count(map.songs.length)} songs, laid out when the model was published. What lies close together is alike to the model; the axes have no meaning.`),
+    h("p", { class: "quiet" }, `${map.method}. ${sampleOf(map)}, laid out when the model was published. What lies close together is alike to the model; the axes have no meaning.`),
     marks.length ? null : empty("Nothing is marked yet", "Songs of your list and their suggestions are marked here.", h("a", { href: "#try" }, "Build a list")),
   ].filter(Boolean);
+}
+
+function sampleOf({ songs, n_songs: all }) {
+  return all > songs.length ? `A sample of ${count(songs.length)} of ${count(all)} songs` : `All ${counted(songs.length, "song")}`;
 }
 
 function textOf(mine, theirs) {
   if (!mine.length && !theirs.length) return "None of them is marked yet.";
   const estimated = [...mine, ...theirs].filter((song) => !song.exact).length;
-  const beside = estimated ? ` ${counted(estimated, "of these marks")} stand beside the nearest songs of the sample, being none of it.`.replace("of these markss", "of these marks") : "";
+  const beside = estimated ? ` ${count(estimated)} of these marks stand beside the nearest songs of the sample, being none of it.` : "";
   return `Marked: ${counted(mine.length, "song")} of your list and ${counted(theirs.length, "suggestion")}.${beside}`;
 }
 

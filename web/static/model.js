@@ -210,7 +210,7 @@ function tableOf(made) {
 
 function sizeOf({ n, targets }) {
   if (!n && !targets) return "";
-  return `Measured on ${[n && counted(n, "list"), targets && counted(targets, "song to guess").replace("guesss", "guess")].filter(Boolean).join(" with ")}.`;
+  return `Measured on ${[n && counted(n, "list"), targets && `${counted(targets, "song")} to guess`].filter(Boolean).join(" with ")}.`;
 }
 
 const SERIES = [

@@ -135,7 +135,7 @@ async function whoAnswers() {
     return error.status !== 401;
   }
   const { model_id: model, age_seconds: age } = overview.model;
-  const words = model ? `${model}, trained ${span(age)} ago` : "No model is loaded";
+  const words = model ? `Model ${model.slice(model.lastIndexOf("/") + 1)}, trained ${span(age)} ago` : "No model is loaded";
   byId("in-service").textContent = overview.database.state === "unreachable" ? `${words}. The database is away.` : words;
   return true;
 }

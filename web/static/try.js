@@ -11,6 +11,7 @@ const FOUND = 8; // songs and playlists that a search shows
 const FORMATS = { jspf: "JSPF", m3u8: "M3U8", csv: "CSV", json: "JSON", sql: "SQL" };
 const PAUSE_MS = 150; // of moving a control, before it is asked
 const LISTENER = "listener";
+const NAMED = 2; // songs that one reason names; Why has them all
 const MORE = 3; // playlists that an empty list offers
 
 const excluded = new Set(); // songs that could not be stored as "never again"
@@ -202,7 +203,7 @@ function reasonsOf(suggested) {
       if (reason.kind === "close_features") return `${reason.features.join(" and ")} close to ${words(reason.song_id)}`;
       return reason.text;
     });
-  if (because.length) texts.push(`because of ${because.slice(0, 2).map((reason) => words(reason.song_id)).join(" and ")}`);
+  if (because.length) texts.push(`because of ${because.slice(0, NAMED).map((reason) => words(reason.song_id)).join(" and ")}`);
   return texts.map((text) => h("li", null, text));
 }
 
@@ -366,8 +367,9 @@ function exportList(ending) {
 // --- the same request elsewhere ----------------------------------------------------------------------------------------------
 
 function showRequest(body) {
-  byId("request-box").hidden = false;
-  byId("request").replaceChildren(shown("curl", asCurl(body)), shown("SQL", asSQL(body, state.playlist)));
+  byId("request-box").hidden = body === null;
+  if (body === null) return;
+  byId("request").replaceChildren(...shown("curl", asCurl(body)), ...shown("SQL", asSQL(body, state.playlist)));
 }
 
 function shown(name, text) {
@@ -388,7 +390,6 @@ function shown(name, text) {
 
 async function showStart() {
   setAnswer(null, null);
-  byId("request-box").hidden = true;
   const place = byId("suggestions");
   place.removeAttribute("aria-busy");
   const ways = h("div", { class: "line" });
