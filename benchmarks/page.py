@@ -9,7 +9,6 @@ times in milliseconds: `first_result_ms` counts from the request for the page un
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import time
@@ -17,12 +16,11 @@ from collections.abc import Sequence
 
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks.browser import FLAGS, WAY_OUT, find_chromium
 from benchmarks.chain import store
 from benchmarks.served import add_service_arguments, address_of, app_of
 from errors import ConfigError, exit_code_of
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update")
 SUGGESTION = "#suggestions .song"
 
 
@@ -32,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="browser profiles that open the page (default 20)")
     add_service_arguments(parser)
     arguments = parser.parse_args(argv)
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = find_chromium()
     if program is None:
-        raise ConfigError("no Chromium: apt-get install chromium, brew install --cask chromium")
+        raise ConfigError(f"no Chromium: {WAY_OUT}")
     with app_of(arguments) as app, address_of(app) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         rounds = [one_round(browser, address) for _ in range(arguments.rounds + 1)][1:]  # the first one warms both sides up

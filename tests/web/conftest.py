@@ -5,7 +5,6 @@
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,28 +12,24 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from benchmarks.browser import FLAGS, WAY_OUT, find_chromium
 from benchmarks.served import address_of
 from flask_app import running_app
 from tests.web.pictures import small_png
 from tests.web.standins import add_standins
 from tests.web.world import World, make_world
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
 PATIENCE_MS = 15_000
 DESKTOP = {"width": 1280, "height": 800}
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = find_chromium()
     if program is None and "CI" in os.environ:
-        pytest.fail("Chromium is missing: apt-get install chromium")
+        pytest.fail(f"Chromium is missing: {WAY_OUT}")
     if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium, brew install --cask chromium")
+        pytest.skip(f"needs Chromium: {WAY_OUT}")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
