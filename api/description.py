@@ -10,6 +10,7 @@ from werkzeug.routing import PathConverter
 from api.access import nonce
 from api.bodies import ProblemBody
 from api.catalogue_routes import catalogue
+from api.figure_routes import figures
 from api.manage_routes import manage
 from api.problems import described, invalid_input
 from api.routes import api
@@ -51,6 +52,7 @@ def add_routes(app: OpenAPI, config: ServiceConfig, *, needs_key: bool) -> None:
     """All routes, and their description."""
     app.register_api(api)
     app.register_api(catalogue)
+    app.register_api(figures)
     app.register_api(manage)
     if needs_key:
         app.security_schemes = {KEY_SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "b4mr_ID_SECRET"}}

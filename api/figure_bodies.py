@@ -58,4 +58,48 @@ class PlaylistSongsBody(BaseModel):
     songs: list[FoundSongBody]
 
 
+class PointBody(BaseModel):
+    """An epoch of the training curve; seconds since training began."""
+
+    epoch: int
+    seconds: float | None
+    train_loss: float | None
+    ndcg10: float | None
+    hr10: float | None
+
+
+class TableRowBody(BaseModel):
+    """A recommender and its metrics on the test part."""
+
+    recommender: str
+    metrics: dict[str, float | None]
+
+
+class TableBody(BaseModel):
+    """Recommenders side by side: `n` sequences, `targets` songs asked for."""
+
+    n: int | None
+    targets: int | None
+    rows: list[TableRowBody]
+
+
+class CardBody(BaseModel):
+    """What is known of how a model was trained; null: the run did not store it, and `notes` say more."""
+
+    model_id: str
+    trained_at: str | None
+    seconds: float | None
+    epochs: int | None
+    device: str | None
+    machine: str | None
+    seed: int | None
+    objective: str | None
+    data: dict[str, int] | None
+    settings: dict[str, dict[str, str | float | bool | None]] | None
+    curve: list[PointBody] | None
+    table: TableBody | None
+    features: str | None
+    notes: list[str]
+
+
 KNOWN_FIGURE_BODIES: Sequence[type[BaseModel]] = (LookupBody, PlaylistPath, PlaylistsQuery)

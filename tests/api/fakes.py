@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from api.access import Access
@@ -32,6 +33,7 @@ class FakeAnswer:
 class FakeInfo:
     model_id = MODEL["model_id"]
     trained_at = datetime.fromisoformat(MODEL["trained_at"])
+    path = Path("run") / "epoch-001"
 
     def as_json(self):
         return MODEL
@@ -52,6 +54,10 @@ class FakeLive:
     def __init__(self, recommender=None):
         self.recommender = recommender or FakeRecommender()
         self.asked = []
+
+    @property
+    def recommenders(self):
+        return [] if self.recommender is None else [self.recommender]
 
     def recommend(self, query):
         self.asked.append(query)

@@ -25,6 +25,7 @@ STATUSES = {
     "/v1/requests/{request_id}": {"get": {"200", "404", "503"}},
     "/requests/{request_id}": {"get": {"200", "404", "503"}},
     "/v1/models": {"get": {"200", "503"}},
+    "/v1/models/{model_id}/card": {"get": {"200", "404", "422", "503"}},
     "/v1/models/{model_id}/activate": {"post": {"200", "400", "404", "409", "413", "415", "422", "503"}},
     "/v1/models/rollback": {"post": {"200", "400", "409", "413", "415", "422", "503"}},
     "/healthz": {"get": {"200"}},
