@@ -1,4 +1,4 @@
-"""The routes of figures to look at: how a model was trained."""
+"""The routes of figures to look at: how a model was trained, how the service is."""
 
 from datetime import datetime
 from pathlib import Path
@@ -8,7 +8,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from api.bodies import ModelPath
-from api.figure_bodies import CardBody
+from api.figure_bodies import CardBody, OverviewBody
 from api.problems import described
 from api.service import Service, service_of
 from errors import UnknownModel
@@ -48,3 +48,16 @@ def _place_of(service: Service, model_id: str) -> tuple[Path, datetime | None]:
                 if model.model_id == model_id:
                     return Path(model.path), model.trained_at
     raise UnknownModel(f"no model {model_id!r} is known: GET /v1/models names those that are")
+
+
+# --- the service -------------------------------------------------------------------------------------------------------------
+
+
+@figures.get("/v1/overview", summary="The health of the service at a glance", responses={200: OverviewBody})
+def overview() -> Response:
+    """Answer {"database": {"state": "reachable", "rights": [...]}, "rows": {...}, "latency": {...}, "errors": [...], ...}.
+
+    Always 200, and within two seconds also where the database has gone silent: what it would tell is then null.  Answers,
+    latency and errors are those of this process since its start.
+    """
+    return jsonify(service_of(current_app).overview.as_json())

@@ -107,6 +107,12 @@ def model_card(model_id: str, checkpoint: Path, trained_at: datetime | None) -> 
     }
 
 
+def stored_counts(checkpoint: Path) -> dict[str, int]:
+    """Counts of the data that a checkpoint's run was trained on; empty where they were not stored or are not here."""
+    files = _Files(checkpoint=checkpoint)
+    return _counts(files.read(files.run / ORIGIN, None))
+
+
 def _of_run(files: _Files, described: Mapping[str, Any]) -> dict[str, Any]:
     settings = files.read(files.run / SETTINGS, "settings.json is missing: the settings of the run are not known")
     origin = files.read(
@@ -124,7 +130,7 @@ def _of_run(files: _Files, described: Mapping[str, Any]) -> dict[str, Any]:
         "machine": _text(origin.get("machine")) or _machine(_object(settings.get("machine"))),
         "seed": _whole(training.get("seed")),
         "objective": _objective(training),
-        "data": {str(name)[:100]: n for name, n in _object(origin.get("data")).items() if _whole(n) is not None} or None,
+        "data": _counts(origin) or None,
         "settings": _settings(settings) or None,
         "curve": curve,
         "table": _table(_object(evaluation.get("results"))),
@@ -133,6 +139,10 @@ def _of_run(files: _Files, described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # --- parts -------------------------------------------------------------------------------------------------------------------
+
+
+def _counts(origin: Mapping[str, Any]) -> dict[str, int]:
+    return {str(name)[:100]: n for name, n in _object(origin.get("data")).items() if _whole(n) is not None}
 
 
 def _curve(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

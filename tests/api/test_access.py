@@ -29,6 +29,7 @@ ADDRESSES = [
     ("GET", "/v1/playlists"),
     ("GET", "/v1/playlists/p"),
     ("GET", "/v1/models"),
+    ("GET", "/v1/overview"),
     ("GET", "/v1/models/run/card"),
     ("GET", "/v1/requests/1"),
     ("GET", "/requests/1"),

@@ -28,6 +28,7 @@ STATUSES = {
     "/v1/models/{model_id}/card": {"get": {"200", "404", "422", "503"}},
     "/v1/models/{model_id}/activate": {"post": {"200", "400", "404", "409", "413", "415", "422", "503"}},
     "/v1/models/rollback": {"post": {"200", "400", "409", "413", "415", "422", "503"}},
+    "/v1/overview": {"get": {"200"}},
     "/healthz": {"get": {"200"}},
     "/readyz": {"get": {"200", "503"}},
     "/metrics": {"get": {"200"}},
