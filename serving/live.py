@@ -17,8 +17,8 @@ from serving.answers import Answer, Fallback, PreparedQuery, Query
 from serving.batching import LARGEST_BATCH, MicroBatcher
 from serving.controls import Controls
 from serving.picking import Scored
-from serving.reasons import SongId
-from serving.recommender import Recommender, Stage, untimed
+from serving.reasons import SongId, plain_id
+from serving.recommender import NOTHING_KNOWN, Recommender, Stage, untimed
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +191,17 @@ class LiveRecommender:
     def search(self, text: str, count: int) -> list[dict[str, Any]]:
         """Songs whose title or artist holds all words of a text; see Recommender.search.  Raises ServiceUnavailable."""
         return self._side("").recommender.search(text, count)
+
+    def look_up(self, ids: Sequence[SongId]) -> list[dict[str, Any]]:
+        """What is known of some songs; see Recommender.look_up.  Raises InvalidSequence, ServiceUnavailable."""
+        return self._side("").recommender.look_up(ids)
+
+    def describe(self, ids: Sequence[SongId]) -> list[dict[str, Any]]:
+        """What is known of each song of the database, as Recommender.describe says; nothing while no model is loaded."""
+        recommender = self.recommender
+        if recommender is None:
+            return [{"song_id": plain_id(song_id), **NOTHING_KNOWN} for song_id in ids]
+        return recommender.describe(ids)
 
     def state(self) -> dict[str, Any]:
         """What is in service, as plain values; empty while nothing is."""

@@ -13,7 +13,7 @@ context.
 import functools
 import itertools
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ from serving.reasons import KnownSongs, Reason, ReasonKind, SongFacts, SongId, c
 from serving.scoring import DenseScorer, ModelScorer, Scorer
 
 Stage = Callable[[str], AbstractContextManager[None]]
+
+NOTHING_KNOWN: Mapping[str, Any] = {"title": None, "artist": None, "album": None, "features": {}}
 
 
 def untimed(stage: str) -> AbstractContextManager[None]:
@@ -252,6 +254,25 @@ class Recommender:
         numbers = self.catalogue.search(text, Rules.of(Controls(count=count), self.config).count)
         ids = map(plain_id, self._songs.decode(numbers))
         return [{"song_id": song_id} | self.catalogue.describe(int(n)) for song_id, n in zip(ids, numbers, strict=True)]
+
+    def look_up(self, ids: Sequence[SongId]) -> list[dict[str, Any]]:
+        """What is known of some songs, as plain values in the order asked; unknown ones are left out.
+
+        Raises InvalidSequence for ids of another type than the catalogue's.
+        """
+        numbers = self._songs.encode(ids)
+        return [self._described(song_id, int(n)) for song_id, n in zip(ids, numbers, strict=True) if n != UNKNOWN]
+
+    def describe(self, ids: Sequence[SongId]) -> list[dict[str, Any]]:
+        """What is known of each of some songs of the database, as plain values; of one that is not known, its id alone."""
+        try:
+            numbers = self._songs.encode(ids)
+        except InvalidSequence:  # the database has come to another type of ids than the model has
+            numbers = np.full(len(ids), UNKNOWN)
+        return [self._described(song_id, int(n)) for song_id, n in zip(ids, numbers, strict=True)]
+
+    def _described(self, song_id: SongId, number: int) -> dict[str, Any]:
+        return {"song_id": plain_id(song_id), **(NOTHING_KNOWN if number == UNKNOWN else self.catalogue.describe(number))}
 
     def state(self) -> dict[str, Any]:
         """How many songs it knows and how it finds them, as plain values."""

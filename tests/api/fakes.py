@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from api.access import Access
@@ -14,6 +15,7 @@ from storage.keys import ApiKey, hash_of
 
 MODEL = {"model_id": "run/epoch-001/0123456789ab", "version": "0123456789ab", "trained_at": "2026-01-02T03:04:05+00:00"}
 SONG = {"song_id": "s05", "rank": 1, "score": 1.5, "reasons": [{"kind": "same_artist", "text": "same artist as song s00"}]}
+FOUND = {"title": None, "artist": None, "album": None, "features": {}}
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 LAN = Config(service=ServiceConfig(host="0.0.0.0"))
 
@@ -33,6 +35,7 @@ class FakeAnswer:
 class FakeInfo:
     model_id = MODEL["model_id"]
     trained_at = datetime.fromisoformat(MODEL["trained_at"])
+    path = Path("run") / "epoch-001"
 
     def as_json(self):
         return MODEL
@@ -53,6 +56,10 @@ class FakeLive:
     def __init__(self, recommender=None):
         self.recommender = recommender or FakeRecommender()
         self.asked = []
+
+    @property
+    def recommenders(self):
+        return [] if self.recommender is None else [self.recommender]
 
     def recommend(self, query):
         self.asked.append(query)
@@ -83,6 +90,12 @@ class FakeLive:
 
     def search(self, text, count):
         return [{"song_id": "s05", "title": text, "artist": None, "album": None, "features": {}}][:count]
+
+    def look_up(self, ids):
+        return [FOUND | {"song_id": song_id} for song_id in ids if is_known(song_id)]
+
+    def describe(self, ids):
+        return [FOUND | {"song_id": str(song_id)} for song_id in ids]
 
     def state(self):
         return {"new_songs": 3, "index": "int8"}

@@ -1,0 +1,63 @@
+"""The routes of figures to look at: how a model was trained, how the service is."""
+
+from datetime import datetime
+from pathlib import Path
+
+from flask import Response, current_app, jsonify
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+
+from api.bodies import ModelPath
+from api.figure_bodies import CardBody, OverviewBody
+from api.problems import described
+from api.service import Service, service_of
+from errors import UnknownModel
+from serving.card import model_card
+from storage.models import known_models
+
+figures = APIBlueprint("figures", __name__, abp_tags=[Tag(name="figures")])
+
+
+# --- models ------------------------------------------------------------------------------------------------------------------
+
+
+@figures.get(
+    "/v1/models/<text:model_id>/card",
+    summary="How a model was trained, on what, and how it compares",
+    responses={200: CardBody, **described(404, 422, 503)},
+)
+def card(path: ModelPath) -> Response:
+    """Answer {"model_id": ..., "seconds": 212.0, "data": {"songs": 13, ...}, "curve": [...], "table": {...}, "notes": [...]}.
+
+    Read from the run's folder; what is not there is null, and `notes` say why.  404 no such model; 503 no database to ask for a
+    model that is not in service.
+    """
+    service = service_of(current_app)
+    checkpoint, trained_at = _place_of(service, path.model_id)
+    return jsonify(model_card(path.model_id, checkpoint, trained_at))
+
+
+def _place_of(service: Service, model_id: str) -> tuple[Path, datetime | None]:
+    """A model's folder and time, from what is in service, else from the database.  Raises UnknownModel."""
+    for recommender in service.live.recommenders:
+        if recommender.info is not None and recommender.info.model_id == model_id:
+            return recommender.info.path, recommender.info.trained_at
+    if service.desk is not None:
+        with service.connection() as connection:
+            for model in known_models(connection):
+                if model.model_id == model_id:
+                    return Path(model.path), model.trained_at
+    raise UnknownModel(f"no model {model_id!r} is known: GET /v1/models names those that are")
+
+
+# --- the service -------------------------------------------------------------------------------------------------------------
+
+
+@figures.get("/v1/overview", summary="The health of the service at a glance", responses={200: OverviewBody})
+def overview() -> Response:
+    """Answer {"database": {"state": "reachable", "rights": [...]}, "rows": {...}, "latency": {...}, "errors": [...], ...}.
+
+    Always 200, and within two seconds also where the database has gone silent: what it would tell is then null.  Answers,
+    latency and errors are those of this process since its start.
+    """
+    return jsonify(service_of(current_app).overview.as_json())
