@@ -45,6 +45,7 @@ def panel(page, name):
     page.get_by_role("tab", name=name, exact=True).click()
     place = page.get_by_role("tabpanel", name=name, exact=True)
     expect(place).to_be_visible()
+    expect(place.locator(".songs, .content > *, .empty").first).to_be_attached()
     expect(place.locator("[aria-busy=true]")).to_have_count(0)
     return place
 

@@ -11,7 +11,14 @@ const DATABASE = {
   unreachable: ["bad", "away"],
   "not configured": ["", "not configured"],
 };
-const ROWS = { songs: "Songs", sequences: "Lists", new_songs: "Songs newer than the model", requests_open: "Open requests" };
+const ROWS = {
+  songs: "Songs",
+  new_songs: "Songs newer than the model",
+  sequences: "Lists that the model learned from",
+  sequence_rows: "Places in them",
+  requests_open: "Open requests",
+  models: "Models",
+};
 
 let timer = 0;
 
@@ -69,6 +76,8 @@ function databaseOf(database) {
       ["Role", database.role],
     ]),
     ways[database.state] ? h("p", null, ways[database.state]) : null,
+    database.detail ? h("p", { class: "bad" }, database.detail) : null,
+    database.way_out ? h("p", null, `Way out: ${database.way_out}`) : null,
   );
 }
 
@@ -88,7 +97,7 @@ function modelOf({ model, worker, follower }) {
 }
 
 function queueOf({ queue }) {
-  if (!queue) return card("Requests for playlists", null, h("p", null, "The queue stands in the database, which cannot be asked at the moment."));
+  if (typeof queue?.queued !== "number") return card("Requests for playlists", null, h("p", null, "The queue stands in the database, which cannot be asked at the moment."));
   const isLate = queue.oldest_seconds > 60;
   return card(
     "Requests for playlists",
@@ -186,7 +195,8 @@ function errorsOf(errors) {
             { title: "When", head: true, of: (error) => when(error.at) },
             { title: "Status", number: true, of: (error) => String(error.status) },
             { title: "Route", of: (error) => h("span", { class: "id" }, error.route) },
-            { title: "What was said", of: (error) => error.detail ?? "" },
+            { title: "Times", number: true, of: (error) => count(error.times ?? 1) },
+          { title: "What was said", of: (error) => error.detail ?? "" },
             { title: "Way out", of: (error) => error.way_out ?? "" },
           ],
           errors,

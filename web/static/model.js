@@ -259,7 +259,7 @@ function curveOf(curve, title, series, digits) {
       title,
       [
         { title: "Epoch", head: true, of: (epoch) => String(epoch.epoch) },
-        { title: "Seconds", number: true, of: (epoch) => fixed(epoch.seconds, 1) },
+        { title: "Seconds until then", number: true, of: (epoch) => fixed(epoch.seconds, 1) },
         ...known.map(([name, , label]) => ({ title: label, number: true, of: (epoch) => fixed(epoch[name], digits + 1) })),
       ],
       curve,
@@ -274,6 +274,10 @@ function settingsOf(settings) {
     "details",
     { class: "box" },
     h("summary", null, h("h3", null, "All settings of its training")),
-    facts(known.map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : String(value)])),
+    h("div", { class: "stack" }, known.map(([name, values]) => h("section", null, h("h4", null, plain(name)), facts(shown(values))))),
   );
+}
+
+function shown(values) {
+  return Object.entries(values).map(([name, value]) => [name, value === null ? "none" : String(value)]);
 }
