@@ -2,9 +2,9 @@
 
     python -m benchmarks.page --demo               (any model and database of the service's settings)
 
-Each round is a browser profile of its own, with nothing kept from the one before: it opens the page, takes the first playlist that
-is offered there, and waits for the first suggestion; then it adds a song that it searches for.  The last line is one JSON object,
-times in milliseconds: `first_result_ms` counts from the request for the page until a suggestion is seen.
+Each round is a browser profile of its own, with nothing kept from the one before: it opens the page, takes the first playlist
+that is offered there, and waits for the first suggestion; then it adds a song that it searches for.  The last line is one JSON
+object, times in milliseconds: `first_result_ms` counts from the request for the page until a suggestion is seen.
 """
 
 import argparse

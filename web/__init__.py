@@ -14,7 +14,7 @@ NAME = "page"
 # What is answered without a key, to GET and HEAD alone.
 OPEN_ENDPOINTS = frozenset({f"{NAME}.index", f"{NAME}.static"})
 
-# Its own scripts and styles, nothing inline; icons and the drawings that the browser makes of them; only its own service is asked.
+# Its own scripts and styles, nothing inline; only its own service is asked.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -33,7 +33,8 @@ def page_blueprint(config: ServiceConfig) -> Blueprint:
         response = Response(render_template("page.html", settings=config), mimetype="text/html")
         response.add_etag()
         response.headers["Cache-Control"] = "no-cache"  # kept, and asked for again: an upgrade shows at once
-        return response.make_conditional(request)
+        response.make_conditional(request)
+        return response
 
     @page.get("/static/<path:filename>", endpoint="static")
     def static(filename: str) -> Response:

@@ -6,6 +6,9 @@ import { diamond, figure, lines, words } from "./plots.js";
 import { factsOf, state, titleOf } from "./songs.js";
 
 const MOST = 60; // songs of the list that are drawn, the newest ones
+const CODE = 30; // pixels that the code of a key takes
+const ROW = 16; // pixels from one row of codes to the next
+const MOST_ROWS = 3;
 
 export function show(place) {
   const { list, answer } = state;
@@ -133,13 +136,15 @@ function draw(steps, nMine, width) {
     top += 120 + 34;
   }
   parts.push(words(0, top - 8, "Key on the Camelot wheel", { class: "title" }));
-  const isNarrow = (width - 56) / Math.max(1, xs.length - 1) < 30;
+  const apart = xs.length > 1 ? x(2) - x(1) : width;
+  const needed = Math.ceil(CODE / apart);
+  const rows = needed > MOST_ROWS ? 0 : needed; // so that no two codes touch; where that takes too many, the table has them
   for (const step of steps) {
-    const row = isNarrow ? (step.n % 2) * 16 : 0; // two rows where the codes would touch
-    parts.push(words(x(step.n), top + 14 + row, code(step.place), { "text-anchor": "middle", class: step.isMine ? "number" : "number theirs" }));
-    if (step.change) parts.push(diamond(x(step.n), top + (isNarrow ? 48 : 32), step.change === "jumps" ? "jumps" : "goes"));
+    const y = top + 14 + ((step.n - 1) % (rows || 1)) * ROW;
+    if (rows) parts.push(words(x(step.n), y, code(step.place), { "text-anchor": "middle", class: step.isMine ? "number" : "number theirs" }));
+    if (step.change) parts.push(diamond(x(step.n), top + rows * ROW + 16, step.change === "jumps" ? "jumps" : "goes", Math.min(5, apart / 2)));
   }
-  const bottom = top + (isNarrow ? 60 : 44);
+  const bottom = top + rows * ROW + 28;
   if (nMine < steps.length) {
     const border = (x(nMine) + x(nMine + 1)) / 2;
     parts.unshift(s("line", { class: "border", x1: border, x2: border, y1: 8, y2: bottom }));

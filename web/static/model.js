@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { announce, empty, facts, h, present, problemBox, table } from "./dom.js";
-import { count, counted, fixed, span, when } from "./format.js";
+import { count, counted, fixed, sentence, span, when } from "./format.js";
 import { bar, figure, lines } from "./plots.js";
 import { changed } from "./songs.js";
 
@@ -150,10 +150,10 @@ function cardOf(card, inService) {
         ["On", card.device],
         ["Machine", card.machine],
         ["Seed", card.seed],
-        ["Objective", card.objective],
       ]),
-      card.features ? h("p", null, card.features) : null,
-      card.notes?.length ? h("ul", { class: "notes" }, card.notes.map((note) => h("li", null, note))) : null,
+      card.objective ? h("p", null, sentence(card.objective)) : null,
+      card.features ? h("p", null, sentence(card.features)) : null,
+      card.notes?.length ? h("ul", { class: "notes" }, card.notes.map((note) => h("li", null, sentence(note)))) : null,
     ),
     h("section", null, h("h3", null, "Made from"), dataOf(card.data)),
     h("section", null, h("h3", null, "Beside simple methods"), tableOf(card.table)),

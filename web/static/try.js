@@ -11,7 +11,7 @@ const FOUND = 8; // songs and playlists that a search shows
 const FORMATS = { jspf: "JSPF", m3u8: "M3U8", csv: "CSV", json: "JSON", sql: "SQL" };
 const PAUSE_MS = 150; // of moving a control, before it is asked
 const LISTENER = "listener";
-const NAMED = 2; // songs that one reason names; Why has them all
+const NAMED = 1; // songs that one reason names; Why has them all
 const MORE = 3; // playlists that an empty list offers
 
 const excluded = new Set(); // songs that could not be stored as "never again"
