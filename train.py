@@ -65,6 +65,7 @@ from engine.progress import Scalars, bar
 from engine.relations import build_memory
 from engine.schedule import Schedule
 from engine.scoring import score_function
+from engine.song_map import ensure_map
 from errors import CheckpointError, ConfigError, exit_code_of
 from evaluation.protocols import Evaluation
 from evaluation.report import as_json, comparison_table
@@ -292,7 +293,10 @@ class Trainer:
         return None
 
     def _finish(self) -> None:
-        """Mark the run as finished."""
+        """Lay out the songs of the best model, and mark the run as finished."""
+        best = find_checkpoint(self.folder)
+        if self.config.training.map_songs:
+            ensure_map(best, load_checkpoint(best).model, self.config.training.map_songs)
         reason, epochs = self._end() or "epochs", self.progress.epoch
         mark_finished(self.folder, epochs=epochs, seconds=self.schedule.seconds_used(), reason=reason)
         log.info("the run ends after epoch %d: %s", epochs, ENDINGS[reason])

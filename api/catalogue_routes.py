@@ -1,6 +1,7 @@
 """The routes that show what there is: songs by their ids, playlists and their songs."""
 
 import logging
+from collections.abc import Sequence
 
 from flask import Response, current_app, jsonify
 from flask_openapi3.blueprint import APIBlueprint
@@ -10,6 +11,7 @@ from api.bodies import FoundBody
 from api.figure_bodies import LookupBody, PlaylistPath, PlaylistsBody, PlaylistSongsBody, PlaylistsQuery
 from api.problems import described
 from api.service import service_of
+from config import ServiceConfig
 from errors import DatabaseError, DatabaseUnreachable, InvalidSequence
 from serving.controls import checked_count
 from serving.reasons import plain_id
@@ -38,11 +40,15 @@ def look_up(body: LookupBody) -> Response:
     503 no model.
     """
     service = service_of(current_app)
-    most = service.config.service.max_songs
-    if len(body.song_ids) > most:
-        raise InvalidSequence(f"{len(body.song_ids)} songs are over max_songs ({most}): ask for them in several requests")
+    checked_songs(body.song_ids, service.config.service)
     service.recommender()
     return jsonify(songs=service.live.look_up(body.song_ids))
+
+
+def checked_songs(ids: Sequence[int | str], settings: ServiceConfig) -> None:
+    """Raise InvalidSequence for more ids than one request may name."""
+    if len(ids) > settings.max_songs:
+        raise InvalidSequence(f"{len(ids)} songs are over max_songs ({settings.max_songs}): ask for them in several requests")
 
 
 @catalogue.get("/v1/playlists", summary="The playlists to choose from", responses={200: PlaylistsBody, **described(422, 503)})

@@ -102,6 +102,41 @@ class CardBody(BaseModel):
     notes: list[str]
 
 
+class MapSongBody(BaseModel):
+    """A song of the map; x and y between 0 and 1."""
+
+    song_id: int | str
+    x: float
+    y: float
+    title: str | None
+    artist: str | None
+
+
+class MapBody(BaseModel):
+    """A sample of the songs, those that are alike close together; `missing` says why there is none."""
+
+    model_id: str | None
+    method: str | None
+    n_songs: int
+    songs: list[MapSongBody]
+    missing: str | None
+
+
+class PlaceBody(BaseModel):
+    """Where a song lies; not exact: in the middle of the songs of the map that are most like it."""
+
+    song_id: int | str
+    x: float
+    y: float
+    exact: bool
+
+
+class PlacesBody(BaseModel):
+    """Where songs lie; none where there is no map."""
+
+    places: list[PlaceBody]
+
+
 class RightBody(BaseModel):
     """Something that the service's role may or should not do."""
 

@@ -1,4 +1,4 @@
-"""The routes of figures to look at: how a model was trained, how the service is."""
+"""The routes of figures to look at: how a model was trained, where its songs lie, how the service is."""
 
 from datetime import datetime
 from pathlib import Path
@@ -8,11 +8,13 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from api.bodies import ModelPath
-from api.figure_bodies import CardBody, OverviewBody
+from api.catalogue_routes import checked_songs
+from api.figure_bodies import CardBody, LookupBody, MapBody, OverviewBody, PlacesBody
 from api.problems import described
 from api.service import Service, service_of
 from errors import UnknownModel
 from serving.card import model_card
+from serving.song_map import map_json, places_of
 from storage.models import known_models
 
 figures = APIBlueprint("figures", __name__, abp_tags=[Tag(name="figures")])
@@ -48,6 +50,34 @@ def _place_of(service: Service, model_id: str) -> tuple[Path, datetime | None]:
                 if model.model_id == model_id:
                     return Path(model.path), model.trained_at
     raise UnknownModel(f"no model {model_id!r} is known: GET /v1/models names those that are")
+
+
+# --- the map -----------------------------------------------------------------------------------------------------------------
+
+
+@figures.get("/v1/map", summary="A sample of the songs laid out by what is alike", responses={200: MapBody, **described(503)})
+def song_map() -> Response:
+    """Answer {"model_id": ..., "method": "t-SNE ...", "n_songs": 2000, "songs": [{"song_id": 17, "x": 0.2, "y": 0.7, ...}]}.
+
+    Near is like; the axes mean nothing.  `missing` says why there is no map.  503 no model.
+    """
+    return jsonify(map_json(service_of(current_app).recommender()))
+
+
+@figures.post(
+    "/v1/map/places",
+    summary="Where songs lie on the map",
+    responses={200: PlacesBody, **described(400, 413, 415, 422, 503)},
+)
+def map_places(body: LookupBody) -> Response:
+    """Take {"song_ids": [17, 4]} and answer {"places": [{"song_id": 17, "x": 0.2, "y": 0.7, "exact": true}]}, in that order.
+
+    A song that is not on the map lies in the middle of the songs most like it, and is not `exact`; unknown ones are left out.
+    422 ids of another type than the catalogue's, or more than max_songs; 503 no model.
+    """
+    service = service_of(current_app)
+    checked_songs(body.song_ids, service.config.service)
+    return jsonify(places=places_of(service.recommender(), body.song_ids))
 
 
 # --- the service -------------------------------------------------------------------------------------------------------------

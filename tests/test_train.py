@@ -112,6 +112,15 @@ def test_a_run_stores_what_it_was_trained_on(world, tmp_path):
     }
 
 
+@pytest.mark.parametrize(("map_songs", "n"), [(2_000, 2 * CIRCLE), (12, 12), (0, None)])
+def test_a_finished_run_has_a_map_of_its_best_model_if_asked(world, tmp_path, map_songs, n):
+    with trainer_of(world, tmp_path, num_epochs=3, keep_checkpoints=9, map_songs=map_songs) as trainer:
+        best = find_checkpoint(scripted(trainer, [0.1, 0.9, 0.2]).run())
+    maps = list(best.parent.glob("*/map.json"))
+    assert [path.parent.name for path in maps] == ([] if n is None else ["epoch-002"])
+    assert [len(json.loads(path.read_text())["songs"]) for path in maps] == ([] if n is None else [n])
+
+
 def test_a_seed_fixes_everything(world, tmp_path):
     runs = [trained(world, dataclasses.replace(small_config(world, seed=seed), preprocessing=small_config(world).preprocessing,
             training=dataclasses.replace(small_config(world, seed=seed).training, model_folder=tmp_path / name)))

@@ -12,6 +12,7 @@ from flask_app import create_app, service_of
 from serving.answers import Query
 from serving.controls import Controls
 from storage.keys import ApiKey, hash_of
+from tests.serving.small import small_recommender
 
 MODEL = {"model_id": "run/epoch-001/0123456789ab", "version": "0123456789ab", "trained_at": "2026-01-02T03:04:05+00:00"}
 SONG = {"song_id": "s05", "rank": 1, "score": 1.5, "reasons": [{"kind": "same_artist", "text": "same artist as song s00"}]}
@@ -43,6 +44,8 @@ class FakeInfo:
 
 class FakeRecommender:
     info = FakeInfo()
+    catalogue = small_recommender().catalogue
+    model_scorer = None  # nothing is scored
 
     def id_from(self, text):
         return text

@@ -29,6 +29,8 @@ ADDRESSES = [
     ("GET", "/v1/playlists"),
     ("GET", "/v1/playlists/p"),
     ("GET", "/v1/models"),
+    ("GET", "/v1/map"),
+    ("POST", "/v1/map/places"),
     ("GET", "/v1/overview"),
     ("GET", "/v1/models/run/card"),
     ("GET", "/v1/requests/1"),

@@ -1,12 +1,14 @@
-"""Figures to look at: the card of a model."""
+"""Figures to look at: the card of a model, the map of its songs."""
 
 import pytest
 
-from config import Config
+from config import Config, ServiceConfig
 from engine.checkpoint import find_checkpoint, model_id_of
+from engine.song_map import ensure_map
 from flask_app import create_app, service_of
 from serving.card import NOT_HERE
 from serving.recommender import Recommender
+from serving.song_map import NO_MAP
 from storage.connections import connect
 from storage.models import Model, register_model
 from tests.serving.small import NO_RULES, small_recommender, small_run
@@ -58,3 +60,35 @@ def test_the_card_of_another_model_is_found_by_the_database(new_client, database
 
 def test_without_a_database_other_models_are_not_known(new_client):
     assert problem_of(new_client().get("/v1/models/other/card"))[0] == 404
+
+
+# --- the map -----------------------------------------------------------------------------------------------------------------
+
+
+def test_songs_are_on_the_map_and_have_their_places(new_client, tmp_path):
+    recommender = Recommender.load(small_run(tmp_path / "run"), NO_RULES)
+    ensure_map(recommender.info.path, recommender.model_scorer.model, 2_000)
+    client = new_client(recommender)
+    shown = client.get("/v1/map").json
+    assert (shown["n_songs"], shown["missing"], shown["method"][:5]) == (12, None, "t-SNE")
+    song = shown["songs"][3]
+    places = client.post("/v1/map/places", json={"song_ids": [song["song_id"], "x"]}).json
+    assert places == {"places": [{"song_id": "s03", "x": song["x"], "y": song["y"], "exact": True}]}
+
+
+def test_without_a_map_that_is_said_and_no_song_has_a_place(new_client):
+    client = new_client()
+    assert client.get("/v1/map").json["missing"] == NO_MAP
+    assert client.post("/v1/map/places", json={"song_ids": ["s00"]}).json == {"places": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"song_ids": ["s00"] * 4}, "4 songs are over max_songs (3): ask for them in several requests"),
+        ({"song_ids": [7]}, 'song ids are text here (got 7, an integer): send "7"'),
+    ],
+)
+def test_songs_that_cannot_be_placed_are_told(new_client, body, told):
+    client = new_client(config=Config(service=ServiceConfig(max_songs=3)))
+    assert problem_of(client.post("/v1/map/places", json=body)) == (422, told)
