@@ -54,6 +54,10 @@ bench-queue: $(VENV)/.requirements
 bench-serve: $(VENV)/.requirements
 	$(BIN)/python -m benchmarks.serve
 
+# 200 MB of extended streaming history, made up, imported twice; MEGABYTES=20 for less.
+bench-import: $(VENV)/.requirements
+	$(BIN)/python -m benchmarks.imports $(if $(MEGABYTES),--megabytes $(MEGABYTES))
+
 # An hour at 50 requests a second; SECONDS=600 for less.
 bench-soak: $(VENV)/.requirements
 	$(BIN)/python -m benchmarks.soak $(if $(SECONDS),--seconds $(SECONDS))

@@ -2,13 +2,13 @@
 
 demo          the whole way on the made-up catalogue of `demo data`: import, preprocess, train, evaluate, continue a playlist
 migrate       bring the schemas `music` and `recommender` of the database up to date
-import        read a file of playlists or histories into the schema `music`
+import        read what a service exported, histories or playlists, into the schema `music`
 map           guess which of your tables are songs and sequences; write queries and setup.sql to review
 doctor        say in one screen whether your tables will do, and why not
 preprocess    database -> encoders and snapshot          (the same as preprocessing.py)
 train         snapshot -> model                          (the same as train.py)
 evaluate      a model beside the baselines, on the held-out part
-recommend     continue a sequence of song ids, with titles
+recommend     continue a sequence of song ids, with titles; --export FILE writes the new songs to a file
 serve         answer over HTTP and from the request table (the same as flask_app.py)
 worker        answer from the request table only, beside or instead of the service's own worker
 keys          make, list and revoke the keys of those who ask over HTTP
@@ -48,7 +48,8 @@ from engine.checkpoint import find_checkpoint, is_finished, load_checkpoint, wri
 from engine.processes import process_group
 from errors import CheckpointError, DataError, exit_code_of
 from evaluation.report import comparison_table
-from importers import IMPORTERS
+from exporters import DEFAULT_TABLE, EXPORTERS, exporter_for, write_file
+from importers import IMPORTERS, NAMES, import_path
 from jobs import process
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import IdEncoder, load_encoders
@@ -56,6 +57,7 @@ from serving.answers import Answer, Query, RecommendedSong
 from serving.catalogue import read_songs
 from serving.choice import serving_config
 from serving.controls import Controls
+from serving.exporting import SUGGESTIONS, as_exported
 from serving.reasons import Reason, ReasonKind, SongId
 from serving.recommender import Recommender
 from storage.catalogue import SongCard, song_cards
@@ -99,17 +101,17 @@ def migrate_command(argv: Sequence[str]) -> int:
 
 
 def import_command(argv: Sequence[str]) -> int:
-    """Import a file or folder in one transaction and print what was added, left out and why."""
+    """Import a file, folder or zip in one transaction and print what was added, left out and why."""
     parser = argparse.ArgumentParser(prog="cli.py import", description="Read playlists or histories into the schema music.")
-    parser.add_argument("format", choices=sorted(IMPORTERS), help="what the path holds")
-    parser.add_argument("path", type=Path, help="file or folder")
-    parser.add_argument("--source", help="name under which the rows stand in the database (default: after the path)")
-    parser.add_argument("--prefix", help="put PREFIX: before all ids, where two sources use the same ones")
-    config, arguments = _parsed(parser, argv, "database")
+    parser.add_argument("format", choices=NAMES, help="what the path holds; auto finds out")
+    parser.add_argument("path", type=Path, help="file, folder or zip")
+    parser.add_argument("--source", help="name under which the rows stand in the database (default: the format, or the path)")
+    parser.add_argument("--prefix", help="csv and movielens: put PREFIX: before all ids, where two sources use the same ones")
+    config, given = _parsed(parser, argv, "imports", "database")
     with database_url(config.database) as url, connect(url) as connection, expected_errors():
         migrate(connection)
-        tally = IMPORTERS[arguments.format](connection, arguments.path, source=arguments.source, prefix=arguments.prefix)
-    print(tally.table())
+        tallies = import_path(connection, given.format, given.path, config.imports, source=given.source, prefix=given.prefix)
+    print("\n\n".join(tally.table() for tally in tallies))
     return 0
 
 
@@ -130,13 +132,34 @@ def recommend_command(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="cli.py recommend", description="Continue a sequence of songs.")
     parser.add_argument("songs", nargs="*", help="song ids, oldest first")
     parser.add_argument("--file", type=Path, help="a CSV file with a column song_id, oldest first")
+    endings = ", ".join(f".{extension}" for extension in EXPORTERS)
+    parser.add_argument(
+        "--export",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=f"write the new songs to a file as well, in the form that its ending says: {endings}; may be given again",
+    )
+    parser.add_argument(
+        "--export-name", default=SUGGESTIONS, metavar="NAME", help="what the list is called (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--export-table", default=DEFAULT_TABLE, metavar="TABLE", help="the table of a .sql file, with or without its schema"
+    )
     _, arguments = _parsed(parser, argv, "service", "training", "database")
+    for path in arguments.export:
+        exporter_for(path)  # a wrong ending is told at once
     config = serving_config(arguments)
     recommender = Recommender.load(config.service.model or config.training.model_folder, config.service)
     texts = read_sequence(arguments.file) if arguments.file else arguments.songs
     songs = [recommender.id_from(text) for text in texts]
     with database_url(config.database) as url:
-        print_continued(recommender, songs, config, url)
+        answer, cards = print_continued(recommender, songs, config, url)
+    exported = as_exported(answer, cards, name=arguments.export_name)
+    for path in arguments.export:
+        written = write_file(path, exported, table=arguments.export_table)
+        log.info("%s", "\n".join([f"wrote {path}", *(f"  {note}" for note in written.notes)]))
     return 0
 
 
@@ -295,8 +318,13 @@ def read_sequence(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read as a CSV file: {exc}") from exc
 
 
-def print_continued(recommender: Recommender, songs: Sequence[SongId], config: Config, url: str) -> None:
-    """Print a sequence and, below it, what comes next: title, artist, album, score and one reason each."""
+def print_continued(
+    recommender: Recommender, songs: Sequence[SongId], config: Config, url: str
+) -> tuple[Answer, Mapping[SongId, SongCard]]:
+    """Print a sequence and, below it, what comes next: title, artist, album, score and one reason each.
+
+    Returns the answer, and the cards of all the songs.
+    """
     recommender = recommender.with_songs(read_songs(url, config.database.queries_folder, recommender.catalogue.encoders))
     answer = recommender.recommend_many([Query(songs=songs, controls=Controls(explain=True))])[0]
     with connect(url) as connection, expected_errors():
@@ -308,6 +336,7 @@ def print_continued(recommender: Recommender, songs: Sequence[SongId], config: C
         print(line)
     if answer.unknown:
         print(f"not known to the model and left out: {', '.join(map(str, answer.unknown))}")
+    return answer, cards
 
 
 def recommended_lines(answer: Answer, cards: Mapping[SongId, SongCard]) -> list[str]:

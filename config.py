@@ -71,6 +71,33 @@ class DatabaseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Histories and playlists that services export, on their way into the schema `music`."""
+
+    listener: str = "me"
+    """Whose history a file holds that does not say so; names of accounts are never stored."""
+    min_play_seconds: float = 30.0
+    """A song that played for so long was heard; what the listener left earlier is kept as skipped."""
+    min_play_share: float = 0.5
+    """So was one that played for this share of its length, where the length is known."""
+    keep_incognito: bool = False
+    """Whether plays of private sessions are imported."""
+    same_play_seconds: float = 90.0
+    """Plays of one song that two sources tell are the same one when they begin at most this far apart."""
+    session_gap_minutes: float = 30.0
+    """A pause of more than this ends a listening session, for all plays in the schema `music`."""
+
+    def __post_init__(self) -> None:
+        _require(0 < len(self.listener) <= 200 and '"' not in self.listener, "listener", repr(self.listener),
+                 "a name of 1 to 200 characters without quotes")  # fmt: skip
+        for name in ("min_play_seconds", "same_play_seconds"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(0 < self.min_play_share <= 1, "min_play_share", self.min_play_share, "above 0 and at most 1")
+        _require(0 < self.session_gap_minutes <= 10_000, "session_gap_minutes", self.session_gap_minutes,
+                 "above 0 and at most 10,000")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreprocessingConfig:
     """From PostgreSQL to encoders and snapshot."""
 
@@ -362,6 +389,7 @@ class Config:
     """All settings together.  Names are unique over all concerns, so the command line needs no prefixes."""
 
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
+    imports: ImportConfig = field(default_factory=ImportConfig)
     preprocessing: PreprocessingConfig = field(default_factory=PreprocessingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

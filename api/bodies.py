@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from serving.controls import Controls, Id, Listener
+from serving.exporting import SUGGESTIONS
 
 MOST_EVENTS = 1_000
 MOST_POSTGRES_INTEGER = 2**31 - 1
@@ -198,6 +199,13 @@ class ActivateBody(Body):
         return self
 
 
+class PlaylistBody(Body):
+    """A list of songs to be written to a file."""
+
+    name: Text = Field(description="what the list is called")
+    songs: Ids = Field(description="song ids as the database has them, in their order")
+
+
 class NothingBody(Body):
     """An empty object: `{}`."""
 
@@ -227,6 +235,18 @@ class ModelPath(Words):
     """A model."""
 
     model_id: Text = Field(description="the model's id; the slashes in it may stand as they are")
+
+
+class ExportPath(Words):
+    """The form of a file."""
+
+    extension: Literal["jspf", "m3u8", "csv", "json", "sql"] = Field(description="the ending of the file's name")
+
+
+class ExportQuery(Words):
+    """How a list of recommended songs is to be called."""
+
+    name: Text = Field(SUGGESTIONS, description="name of the list, and of the file")
 
 
 class SimilarQuery(Words):
@@ -298,7 +318,8 @@ class RulesBody(BaseModel):
     relaxed: list[str]
     unavailable: list[str] | None = Field(
         None,
-        description="what the database could not be asked for: listener (feedback as last read), exclude_played_days",
+        description="what the database could not be asked for: listener (feedback as last read), exclude_played_days, "
+        "skipped (what plays_by_listener.sql says was skipped)",
     )
 
 
@@ -446,6 +467,6 @@ class ReadinessBody(BaseModel):
 
 
 KNOWN_BODIES: Sequence[type[BaseModel]] = (
-    *(RecommendBody, BatchBody, WhyBody, FeedbackBody, EventBody, ActivateBody, NothingBody),
-    *(RequestPath, SongPath, ModelPath, SimilarQuery, SearchQuery),
+    *(RecommendBody, BatchBody, WhyBody, FeedbackBody, EventBody, ActivateBody, PlaylistBody, NothingBody),
+    *(RequestPath, SongPath, ModelPath, ExportPath, ExportQuery, SimilarQuery, SearchQuery),
 )

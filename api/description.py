@@ -76,6 +76,7 @@ def _describe_limits(description: dict[str, Any], config: ServiceConfig) -> None
                 _bounded(parameter["schema"], "integer", minimum=1, maximum=config.max_count)
     _bounded(schemas["RecommendBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
     _bounded(schemas["WhyBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
+    _bounded(schemas["PlaylistBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
     _bounded(schemas["BatchBody"]["properties"]["sequences"], "array", maxItems=config.max_batch)
     _bounded(schemas["LookupBody"]["properties"]["song_ids"], "array", maxItems=config.max_songs)
 

@@ -35,7 +35,7 @@ class PlaylistsQuery(Words):
 # --- answers -----------------------------------------------------------------------------------------------------------------
 
 
-class PlaylistBody(BaseModel):
+class FoundPlaylistBody(BaseModel):
     """A playlist of the database."""
 
     playlist_id: int | str
@@ -46,7 +46,7 @@ class PlaylistBody(BaseModel):
 class PlaylistsBody(BaseModel):
     """Playlists to choose from; `missing` says why none can be listed."""
 
-    playlists: list[PlaylistBody]
+    playlists: list[FoundPlaylistBody]
     missing: str | None
 
 

@@ -16,8 +16,11 @@ from api.bodies import (
     BatchBody,
     EventBody,
     ExplanationBody,
+    ExportPath,
+    ExportQuery,
     FeedbackBody,
     FoundBody,
+    PlaylistBody,
     RecommendBody,
     RecommendHeaders,
     RequestBody,
@@ -28,12 +31,15 @@ from api.bodies import (
     StoredBody,
     WhyBody,
 )
+from api.exporting import FILE, JSON, SCHEMAS, accepted_exporter, as_file, cards_of
 from api.problems import described, problem_json
 from api.service import Service, service_of
 from errors import InvalidSequence, RequestError
+from exporters import EXPORTERS, ExportedList, Exporter, exported_song, listed
 from jobs.desk import Handled
 from serving.answers import Answer
 from serving.controls import checked_count
+from serving.exporting import SUGGESTIONS, as_exported
 from storage.feedback import Event, Feedback, add_feedback
 from storage.requests import State
 
@@ -53,9 +59,14 @@ _HEADER = {
         }
     ]
 }
+_ANSWER = {JSON: {"schema": {"$ref": f"#/components/schemas/{AnswerBody.__name__}"}}}
 _RECOMMEND: dict[str, Any] = {
     "summary": "Continue a sequence of songs, or a playlist of the database",
-    "responses": {200: AnswerBody, 202: RequestBody, **described(400, 404, 413, 415, 422, 429, 503)},
+    "responses": {
+        200: {"description": "the songs; as a file where Accept asks for one", "content": SCHEMAS | _ANSWER},
+        202: RequestBody,
+        **described(400, 404, 413, 415, 422, 429, 503),
+    },
     "openapi_extensions": _HEADER,
 }
 _REQUEST: dict[str, Any] = {
@@ -70,33 +81,117 @@ def recommend(body: RecommendBody) -> tuple[Response, int]:
     """Answer a sequence at once, accept a playlist.
 
     200 {"songs": [{"song_id": 17, "rank": 1, "score": 4.2, "reasons": [...]}], "unknown": [], "fallback": null, "rules":
-    {"applied": ["max_per_artist"], "relaxed": []}, "seed": null, "model": {...}} for songs.
+    {"applied": ["max_per_artist"], "relaxed": []}, "seed": null, "model": {...}} for songs.  Where Accept names the type of a
+    file, such as application/jspf+json or text/csv, the songs come as in POST /v1/recommend.jspf.
     202 {"playlist_id": 7, "status": "accepted", "request_id": 12} for a playlist_id; with "wait": true 200 and its songs, or
     still 202 after wait_seconds.  With an Idempotency-Key the same body again gets the same request_id.  400 no JSON; 404 no
     such playlist; 413 and 415 body; 422 what cannot be continued, or a key that was sent with another body; 429 the queue is
     full, come back after Retry-After; 503 no model or no database.
     """
-    service, key = service_of(current_app), _idempotency_key()
+    service, key, exporter = service_of(current_app), _idempotency_key(), accepted_exporter()
+    if exporter is not None:
+        return _recommend_file(service, body, key, exporter, SUGGESTIONS)
     checked_count(body.count, service.config.service)
     if body.songs is not None:
         return jsonify(service.recommend(body.songs, body).as_json()), HTTPStatus.OK
-    return _recommend_playlist(service, body, key)
+    accepted, handled = _asked(service, body, key, wait=body.wait)
+    if handled is None:
+        return jsonify(accepted), HTTPStatus.ACCEPTED
+    return jsonify(_request_json(service, handled) | {"playlist_id": body.playlist_id}), HTTPStatus.OK
 
 
-def _recommend_playlist(service: Service, body: RecommendBody, key: str | None) -> tuple[Response, int]:
+@api.post(
+    "/v1/recommend.<extension>",
+    summary="Continue a sequence of songs, or a playlist of the database, as a file",
+    responses={200: FILE, 202: RequestBody, **described(400, 404, 413, 415, 422, 429, 503)},
+    openapi_extensions=_HEADER,
+)
+def recommend_file(path: ExportPath, query: ExportQuery, body: RecommendBody) -> tuple[Response, int]:
+    """Answer POST /v1/recommend as a file: JSPF, M3U8, CSV, JSON or SQL.
+
+    200 the file, with its name in Content-Disposition.  A playlist is waited for, wait_seconds at most; then 202 as in
+    POST /v1/recommend, and its songs can be had as a file with POST /v1/playlist.  Songs are named, and their files found, by the
+    database; while it is away by what is in memory, which knows no files and no recordings.
+    """
+    service, key = service_of(current_app), _idempotency_key()
+    return _recommend_file(service, body, key, EXPORTERS[path.extension], query.name)
+
+
+@api.post(
+    "/v1/playlist.<extension>",
+    summary="A list of songs as a file",
+    responses={200: FILE, **described(400, 413, 415, 422, 503)},
+)
+def playlist_file(path: ExportPath, body: PlaylistBody) -> Response:
+    """Take {"name": "Evening", "songs": [17, 4]} and answer that list as a file: JSPF, M3U8, CSV, JSON or SQL.
+
+    Of songs that nobody knows only the id stands there.  422 ids of another type than the catalogue's, or more than max_songs;
+    503 no model.
+    """
+    service = service_of(current_app)
+    most = service.config.service.max_songs
+    if not body.songs:
+        raise InvalidSequence("the list is empty: send at least one song")
+    if len(body.songs) > most:
+        raise InvalidSequence(f"the list has {len(body.songs)} songs, over max_songs ({most}): write it in several files")
+    songs = service.recommender().typed(body.songs)
+    return as_file(EXPORTERS[path.extension], listed(body.name, songs, cards_of(service, songs)))
+
+
+def _recommend_file(
+    service: Service, body: RecommendBody, key: str | None, exporter: Exporter, name: str
+) -> tuple[Response, int]:
+    """The answer of POST /v1/recommend as a file, or 202 for a playlist that takes longer."""
+    checked_count(body.count, service.config.service)
+    if body.songs is not None:
+        answer = service.recommend(body.songs, body)
+        cards = cards_of(service, [*service.recommender().typed(body.songs), *(song.song_id for song in answer.songs)])
+        return as_file(exporter, as_exported(answer, cards, name=name)), HTTPStatus.OK
+    accepted, handled = _asked(service, body, key, wait=True)
+    if handled is None:
+        return jsonify(accepted), HTTPStatus.ACCEPTED
+    return as_file(exporter, _exported(service, handled, name)), HTTPStatus.OK
+
+
+def _exported(service: Service, handled: Handled, name: str) -> ExportedList:
+    """The songs of a request that is done, as they were written."""
+    recommender = service.recommender()
+    ids = [recommender.id_from(song.song_id) for song in handled.songs]
+    cards = cards_of(service, ids)
+    songs = [
+        exported_song(
+            song_id,
+            cards.get(song_id),
+            rank=song.rank,
+            score=song.score,
+            reasons=[reason["text"] for reason in song.reasons if "text" in reason],
+        )
+        for song_id, song in zip(ids, handled.songs, strict=True)
+    ]
+    model_id = handled.songs[0].model_id if handled.songs else None
+    return ExportedList(
+        name=name,
+        songs=songs,
+        created_at=handled.songs[0].created_at if handled.songs else handled.status.created_at,
+        model_id=model_id,
+        model_version=model_id.rpartition("/")[2] if model_id else None,
+    )
+
+
+def _asked(service: Service, body: RecommendBody, key: str | None, *, wait: bool) -> tuple[dict[str, Any], Handled | None]:
+    """What is answered to an accepted playlist, and where `wait` is asked for what became of it; None: it takes longer.
+
+    Raises InvalidSequence where it failed.
+    """
     desk = service.open_desk()
     request_id = desk.accept(str(body.playlist_id), body.as_options(), idempotency_key=key)
     if service.worker is not None:
         service.worker.nudge()
     accepted = {"playlist_id": body.playlist_id, "status": "accepted", "request_id": request_id}
-    if not body.wait:
-        return jsonify(accepted), HTTPStatus.ACCEPTED
-    handled = desk.wait(request_id, service.config.service.wait_seconds)
-    if handled is None:
-        return jsonify(accepted), HTTPStatus.ACCEPTED
-    if handled.status.state is State.FAILED:
+    handled = desk.wait(request_id, service.config.service.wait_seconds) if wait else None
+    if handled is not None and handled.status.state is State.FAILED:
         raise InvalidSequence(f"request {request_id} failed: {handled.status.error}")
-    return jsonify(_request_json(service, handled) | {"playlist_id": body.playlist_id}), HTTPStatus.OK
+    return accepted, handled
 
 
 def _idempotency_key() -> str | None:

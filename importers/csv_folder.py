@@ -98,6 +98,11 @@ def import_csv(
     return tally
 
 
+def is_csv_folder(path: Path) -> bool:
+    """Whether there is a folder with songs and sequences at `path`."""
+    return all(any((path / f"{name}{end}").is_file() for end in (".csv", ".csv.gz")) for name in ("songs", "sequences"))
+
+
 def _file(folder: Path, name: str) -> TextFile:
     found = _find(folder, name)
     if found is None:

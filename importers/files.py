@@ -12,8 +12,8 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, cast
 
 from errors import DataError
@@ -25,6 +25,7 @@ MAX_LINES_PER_ROW = 100
 # MovieLens 32M holds 5 files and 1.0 GB, a ListenBrainz export a file for each month.
 MAX_ZIP_ENTRIES = 2_000
 MAX_ZIP_BYTES = 4 * 1024**3
+MAX_FILES = 100_000  # below a folder: a large collection of music has as many
 
 TextRow = tuple[int, list[str]]
 """The number of a row's first line, from 1, and its fields."""
@@ -97,8 +98,36 @@ def reading(file: TextFile, where: Callable[[], str] = lambda: "") -> Iterator[I
 def file_at(path: Path) -> TextFile:
     """The file at a path; a name that ends in .gz is decompressed."""
     if path.suffix == ".gz":
-        return TextFile(name=path.name, open=lambda: cast(IO[bytes], gzip.open(path, "rb")))
-    return TextFile(name=path.name, open=lambda: path.open("rb"))
+        return TextFile(name=path.name, path=path, open=lambda: cast(IO[bytes], gzip.open(path, "rb")))
+    return TextFile(name=path.name, path=path, open=lambda: path.open("rb"))
+
+
+def all_files(path: Path) -> list[TextFile]:
+    """The file at a path, the files of a zip, or all files below a folder, in the order of their names; hidden ones are left out.
+
+    Links that lead out of the folder are not followed.  Raises DataError when there is nothing, or more than MAX_FILES files, or
+    the zip is damaged or too large.
+    """
+    if path.is_dir():
+        root = path.resolve()
+        found = [child for child in sorted(root.rglob("*")) if _is_visible_file(child, root)]
+        if len(found) > MAX_FILES:
+            raise DataError(f"{path} holds {len(found):,} files, more than {MAX_FILES:,}: name the folder of the export itself")
+        return [replace(file_at(child), name=str(child.relative_to(root))) for child in found]
+    if not path.exists():
+        raise DataError(f"{path} does not exist: name a file, a folder or a zip")
+    if not zipfile.is_zipfile(path):
+        return [file_at(path)]
+    members = sorted(_outermost_last(_members(path)), key=lambda member: member.filename)
+    return [_zip_member(path, member) for member in members if not _is_hidden(PurePosixPath(member.filename))]
+
+
+def _is_visible_file(child: Path, root: Path) -> bool:
+    return not _is_hidden(child.relative_to(root)) and child.is_file() and child.resolve().is_relative_to(root)
+
+
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 def files_in(path: Path) -> dict[str, TextFile]:
@@ -110,13 +139,17 @@ def files_in(path: Path) -> dict[str, TextFile]:
         return {child.name: file_at(child) for child in sorted(path.iterdir()) if child.is_file()}
     if not path.exists():
         raise DataError(f"{path} does not exist: name a folder or a zip file")
+    return {PurePosixPath(member.filename).name: _zip_member(path, member) for member in _outermost_last(_members(path))}
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError) as exc:
         raise DataError(f"{path.name} is neither a folder nor a readable zip file ({exc})") from exc
     _check_size(path, members)
-    return {PurePosixPath(member.filename).name: _zip_member(path, member) for member in _outermost_last(members)}
+    return members
 
 
 def _check_size(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -139,7 +172,7 @@ def _zip_member(path: Path, member: zipfile.ZipInfo) -> TextFile:
         with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
             yield stream
 
-    return TextFile(name=member.filename, open=unpacked)
+    return TextFile(name=member.filename, path=path, open=unpacked)
 
 
 class _RowLines:

@@ -17,6 +17,7 @@ from importers.files import TextFile, reading
 MAX_RECORD_CHARACTERS = 16 * 1_048_576
 BYTES_AT_A_TIME = 262_144
 _SPACE = re.compile(r"[ \t\r\n]*")
+_MAY_GO_ON = frozenset(["", *".eE+-0123456789"])  # what stands behind a number that is not at its end
 _DECODER = json.JSONDecoder()
 
 
@@ -118,9 +119,9 @@ class _Text:
                 raise DataError(f"{self._name} is nested too deeply after record {self.number}: no file of this kind") from exc
             except ValueError as exc:
                 if self._is_whole:
-                    raise self._wrong(exc) from exc
+                    raise self._wrong() from exc
             else:
-                if end < len(self._text) or self._is_whole:  # a number may go on in the next block
+                if self._is_whole or self._text[end : end + 1] not in _MAY_GO_ON:
                     self._at = end
                     return found
             if len(self._text) - self._at > MAX_RECORD_CHARACTERS:
@@ -181,13 +182,5 @@ class _Text:
     def _cut_off(self) -> DataError:
         return DataError(f"{self._name} ends in the middle, after record {self.number} (cut off?): fetch it again")
 
-    def _wrong(self, exc: ValueError | None = None) -> DataError:
-        """What is wrong at the end of the file is most likely that it ends there."""
-        if self._is_whole and (exc is None or isinstance(exc, json.JSONDecodeError)) and self._at_end(exc):
-            return self._cut_off()
-        return DataError(f"{self._name} is no JSON after record {self.number}")
-
-    def _at_end(self, exc: ValueError | None) -> bool:
-        if not isinstance(exc, json.JSONDecodeError):
-            return False
-        return exc.pos >= len(self._text) - 6 or exc.msg.startswith(("Unterminated", "Invalid \\u"))
+    def _wrong(self) -> DataError:
+        return DataError(f"{self._name} is no JSON after record {self.number}, or was cut off there: fetch it again")

@@ -115,7 +115,7 @@ def load(connection: Connection, history: History, tally: Tally, *, prefix: str 
         imports.prefix_ids(connection, f"{prefix}:")
     _drop_repeated(connection, history, tally)
     tally.bare_songs = imports.complete_staging(connection)
-    _check_sources(connection, tally.source)
+    check_sources(connection, tally.source)
     _bring(connection, tally)
 
 
@@ -148,7 +148,8 @@ def _drop_repeated(connection: Connection, history: History, tally: Tally) -> No
     note("rows", "its place in the playlist is taken", imports.place_rows(connection, history.order))
 
 
-def _check_sources(connection: Connection, source: str) -> None:
+def check_sources(connection: Connection, source: str) -> None:
+    """Raise DataError when a staged song or playlist has an id of another source."""
     for table in ("song", "playlist"):
         taken = imports.foreign(connection, table, source)
         if taken is not None:

@@ -13,6 +13,7 @@ The data may be used for research and not be passed on: https://grouplens.org/da
 """
 
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -132,6 +133,14 @@ def import_movielens(
     )
     load(connection, history, tally, prefix=prefix, progress=progress)
     return tally
+
+
+def is_movielens(path: Path) -> bool:
+    """Whether there is a known release at `path`."""
+    if not path.is_dir() and not zipfile.is_zipfile(path):
+        return False
+    found = files_in(path)
+    return any({layout.ratings, layout.movies} <= found.keys() for layout in LAYOUTS)
 
 
 def _layout_of(found: Mapping[str, TextFile], path: Path) -> Layout:

@@ -42,13 +42,16 @@ class Completer:
         """Fill in the listener's taste and the songs of the filter.  Raises UnknownFilter, DatabaseError."""
         controls = query.controls
         taste, filtered = NO_TASTE, None
+        unavailable: tuple[str, ...] = ()
         if controls.listener is not None:
-            [taste] = tastes_of(connection, self._queries_folder, [self._wanted(controls.listener, controls)])
+            wanted = self._wanted(controls.listener, controls)
+            [taste] = tastes_of(connection, self._queries_folder, [wanted])
             self._tastes.keep(controls.listener, taste)
             self._tell(taste.plays_error)
+            if taste.plays_error is not None:
+                unavailable = ("exclude_played_days",) if wanted.played_days else ("skipped",)
         if controls.filter is not None:
             filtered = self._songs_of(connection, controls.filter)
-        unavailable = () if taste.plays_error is None else ("exclude_played_days",)
         return replace(query, taste=taste, filtered=filtered, unavailable=unavailable)
 
     def complete_without(self, query: Query, cause: DatabaseError | None) -> Query:
@@ -78,7 +81,7 @@ class Completer:
     def _tell(self, plays_error: str | None) -> None:
         """Log what is wrong with the plays once, not with each query."""
         if plays_error is not None and plays_error != self._told:
-            log.warning("%s; answers go without these plays and name exclude_played_days as unavailable", plays_error)
+            log.warning("%s; answers go without these plays and skips, and say so", plays_error)
         self._told = plays_error or self._told
 
     def _is_fresh(self, name: str) -> bool:

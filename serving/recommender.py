@@ -36,6 +36,7 @@ from serving.fallback import CountScorer, popular_scores
 from serving.picking import Picked, Scored, pick, score
 from serving.reasons import KnownSongs, Reason, ReasonKind, SongFacts, SongId, contributors, plain_id, shared_facts
 from serving.scoring import DenseScorer, ModelScorer, Scorer
+from storage.catalogue import SongCard
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
@@ -133,6 +134,19 @@ class Recommender:
             return int(text) if self._songs.id_type == "int" else text
         except ValueError:
             return text
+
+    def typed(self, ids: Sequence[SongId]) -> list[SongId]:
+        """Ids as a body holds them, in the type that the catalogue has.  Raises InvalidSequence for those of another one."""
+        self._songs.check_type(ids)
+        return [UUID(id_) if self._songs.id_type == "uuid" and isinstance(id_, str) else id_ for id_ in ids]
+
+    def cards(self, ids: Sequence[SongId]) -> dict[SongId, SongCard]:
+        """What is known of those songs that are in the catalogue, without asking the database.
+
+        Raises InvalidSequence for ids of another type than the catalogue's.
+        """
+        numbers = self._songs.encode(ids)
+        return {id_: _card(id_, self.catalogue.describe(int(n))) for id_, n in zip(ids, numbers, strict=True) if n != UNKNOWN}
 
     # --- answering -----------------------------------------------------------------------------------------------------------
 
@@ -363,6 +377,17 @@ class Recommender:
             weights = self.model_scorer.leave_one_out(query.sequence.numbers, songs)  # (n, k)
             found = [contributors(newest, column) + shared for column, shared in zip(weights.T, found, strict=True)]
         return [tuple(reasons) or (Reason(kind=ReasonKind.WHOLE_SEQUENCE),) for reasons in found]
+
+
+def _card(song_id: SongId, known: Mapping[str, Any]) -> SongCard:
+    duration_ms = known["features"].get("duration_ms")
+    return SongCard(
+        song_id=song_id,
+        title=known["title"],
+        artist=known["artist"],
+        album=known["album"],
+        duration_ms=None if duration_ms is None else round(duration_ms),
+    )
 
 
 def _popular_scores(catalogue: SongCatalogue, prefixes: Sequence[np.ndarray]) -> np.ndarray:

@@ -29,10 +29,18 @@ class SongCard:
     """1 major, 0 minor."""
     energy: float | None = None
     """From 0 to 1."""
+    isrc: str | None = None
+    recording_mbid: str | None = None
+    artist_mbid: str | None = None
+    release_mbid: str | None = None
+    location: str | None = None
+    """Path or URL of the song's own file."""
 
 
 # The query's name of a column where the card's differs.
 _COLUMNS = {"artist": "artist_name", "album": "album_title"}
+# What a query may yield as a uuid, or as something else that is not text.
+_TEXTS = ("isrc", "recording_mbid", "artist_mbid", "release_mbid", "location")
 
 
 def song_cards(connection: Connection, queries_folder: Path, song_ids: Sequence[Id]) -> dict[Id, SongCard]:
@@ -42,4 +50,5 @@ def song_cards(connection: Connection, queries_folder: Path, song_ids: Sequence[
 
 def _card(row: Mapping[str, Any]) -> SongCard:
     known: dict[str, Any] = {field.name: row.get(_COLUMNS.get(field.name, field.name)) for field in fields(SongCard)}
+    known |= {name: str(known[name]) for name in _TEXTS if known[name] is not None}
     return SongCard(**known)

@@ -3,11 +3,12 @@
 Reports come over HTTP and from SQL (`SELECT recommender.feedback('listener', song_id, 'played')`); both enter by that function.
 Ids are text here, whatever type they have in the user's own tables.
 
-Plays may also stand in the user's own tables: an optional query file, plays_by_listener.sql, finds them.
+Plays, and what of them was skipped, may also stand in the user's own tables: an optional query file, plays_by_listener.sql, finds
+them.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,6 +31,8 @@ PLAYS_FILE = "plays_by_listener.sql"
 # As in the constraint feedback_length_check: an index holds rows of about 2,700 bytes.
 MAX_LISTENER_BYTES, MAX_ID_BYTES = 1020, 1000
 _PARAMETER = re.compile(r"%\((listener|since)\)[sbt]")  # of the file, as psycopg writes them
+_SKIPPED = re.compile(r"\bskipped\b", re.IGNORECASE)  # a file without the word cannot tell
+_NO_QUERIES: Mapping[str, sql.Composable] = {"plays": sql.SQL(""), "skips": sql.SQL("")}
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # in no text of PostgreSQL
 
 
@@ -97,11 +100,11 @@ class Taste:
     never_artists: frozenset[str] = frozenset()
     """Artists, for ever."""
     skipped: frozenset[str] = frozenset()
-    """Songs, within `skipped_days`."""
+    """Songs, within `skipped_days`; from feedback, and from plays_by_listener.sql where it has a column `skipped`."""
     played: frozenset[str] = frozenset()
     """Songs, within `played_days`; from feedback and from plays_by_listener.sql."""
     plays_error: str | None = None
-    """Why plays_by_listener.sql could not be asked: `played` holds those of feedback alone."""
+    """Why plays_by_listener.sql could not be asked: `played` and `skipped` hold what feedback says alone."""
 
 
 def add_feedback(connection: Connection, feedback: Sequence[Feedback]) -> int:
@@ -135,22 +138,22 @@ def add_feedback(connection: Connection, feedback: Sequence[Feedback]) -> int:
 def tastes_of(connection: Connection, queries_folder: Path, wanted: Sequence[TasteWanted]) -> list[Taste]:
     """The tastes of several listeners in their order, read in one statement; who is not known has an empty one.
 
-    A plays_by_listener.sql that fails costs its plays and nothing else: `plays_error` of those who want plays says why.
+    A plays_by_listener.sql that fails costs its plays and skips and nothing else: `plays_error` of those who want any says why.
     """
     if not wanted:
         return []
     try:
-        plays = _plays(queries_folder) if any(one.played_days for one in wanted) else None
-        if plays is None:
-            return _read(connection, sql.SQL(""), wanted)
+        own = _own_queries(queries_folder, wanted)
+        if own == _NO_QUERIES:
+            return _read(connection, own, wanted)
         # A savepoint: a listener that is no number is an error to a numeric key, and the caller's transaction is to survive it.
         with _plays_errors(), connection.transaction():
-            return _read(connection, plays, wanted)
+            return _read(connection, own, wanted)
     except psycopg.DataError as exc:
         if exc.sqlstate not in NO_ID_OF_THAT_TYPE:
             return _read_without_plays(connection, wanted, f"{PLAYS_FILE} fails: {exc.diag.message_primary or exc}")
         if len(wanted) == 1:  # who is no id of the key's type has no plays there
-            return _read(connection, sql.SQL(""), wanted)
+            return _read(connection, _NO_QUERIES, wanted)
         return [taste for one in wanted for taste in tastes_of(connection, queries_folder, [one])]
     except DatabaseUnreachable:
         raise
@@ -159,17 +162,20 @@ def tastes_of(connection: Connection, queries_folder: Path, wanted: Sequence[Tas
 
 
 def _read_without_plays(connection: Connection, wanted: Sequence[TasteWanted], why: str) -> list[Taste]:
-    tastes = _read(connection, sql.SQL(""), wanted)
-    return [replace(taste, plays_error=why) if one.played_days else taste for one, taste in zip(wanted, tastes, strict=True)]
+    tastes = _read(connection, _NO_QUERIES, wanted)
+    return [
+        replace(taste, plays_error=why) if one.played_days or one.skipped_days else taste
+        for one, taste in zip(wanted, tastes, strict=True)
+    ]
 
 
-def _read(connection: Connection, plays: sql.Composable, wanted: Sequence[TasteWanted]) -> list[Taste]:
+def _read(connection: Connection, own: Mapping[str, sql.Composable], wanted: Sequence[TasteWanted]) -> list[Taste]:
     parameters = {
         "listeners": [one.listener for one in wanted],
         "skipped_days": [float(one.skipped_days) for one in wanted],
         "played_days": [float(one.played_days) for one in wanted],
     }
-    statement = sql.SQL(_SQL["tastes"]).format(plays=plays)
+    statement = sql.SQL(_SQL["tastes"]).format(**own)
     with connection.cursor(row_factory=kwargs_row(_taste)) as cursor:
         return cursor.execute(statement, parameters).fetchall()
 
@@ -179,20 +185,33 @@ def _taste(**ids: Any) -> Taste:
     return Taste(**sets)
 
 
-def _plays(queries_folder: Path) -> sql.Composed | None:
-    """The user's query within the statement for many, its parameters replaced by columns of it; None where there is no file.
+def _own_queries(queries_folder: Path, wanted: Sequence[TasteWanted]) -> Mapping[str, sql.Composable]:
+    """The user's query for plays and for skips, as far as anybody wants them and it can tell.
 
     Raises SchemaError for a file that cannot be read.
     """
+    wants_plays, wants_skips = any(one.played_days for one in wanted), any(one.skipped_days for one in wanted)
+    if not wants_plays and not wants_skips:
+        return _NO_QUERIES
     try:
         text = (queries_folder / PLAYS_FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
-        return None
+        return _NO_QUERIES
     except (OSError, UnicodeDecodeError) as exc:
         raise SchemaError(f"{PLAYS_FILE} cannot be read: {exc}") from exc
+    own = dict(_NO_QUERIES)
+    if wants_plays:
+        own["plays"] = _within(text, "plays", "wanted.played_since")
+    if wants_skips and _SKIPPED.search(text):
+        own["skips"] = _within(text, "skips", "wanted.skipped_since")
+    return own
+
+
+def _within(text: str, name: str, since: str) -> sql.Composed:
+    """The user's query within the statement for many, its parameters replaced by columns of it."""
     # Twice the percent sign stays as it is: the statement around it has parameters as well.
-    inner = _PARAMETER.sub(lambda found: "wanted.listener" if found[1] == "listener" else "wanted.played_since", text)
-    return sql.SQL(_SQL["plays"]).format(query=sql.SQL(as_statement(inner)))
+    inner = _PARAMETER.sub(lambda found: "wanted.listener" if found[1] == "listener" else since, text)
+    return sql.SQL(_SQL[name]).format(query=sql.SQL(as_statement(inner)))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import csv
 import gzip
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import cli
 from config import PROJECT_ROOT, Config, TrainingConfig
 from engine.checkpoint import FINISHED, write_json
 from errors import DatabaseUnreachable, exit_code_of
+from exporters import EXPORTERS
 from storage.connections import connect
 from tests.serving.small import small_run
 
@@ -93,6 +95,34 @@ def test_recommend_prints_titles_and_reasons(world):
     assert lines[3].strip("- ") == ""
     assert [line.split()[0] for line in lines[4:]] == ["+1", "+2", "+3", "+4"]
     assert all("Artist" in line for line in lines[4:])
+
+
+def test_recommended_songs_are_written_to_files_of_every_form(world, tmp_path):
+    files = [tmp_path / f"evening.{extension}" for extension in EXPORTERS]
+    asked = ["recommend", "s3", "s4", "s5", "--count", "4", "--export-name", "Evening", "--export-table", "mine.lists"]
+    done = command(*asked, *(word for file in files for word in ("--export", file)), url=world[0], folder=world[1])
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    texts = {file.suffix: file.read_text(encoding="utf-8") for file in files}
+    songs = json.loads(texts[".json"])["songs"]
+    assert [(song["rank"], song["artist"], len(song["reasons"]) > 0) for song in songs] == [
+        (rank, f"Artist {int(song['song_id'][1:]) % 3}", True) for rank, song in enumerate(songs, start=1)
+    ]
+    assert [track["title"] for track in json.loads(texts[".jspf"])["playlist"]["track"]] == [song["title"] for song in songs]
+    assert "4 of 4 songs are left out, no file of theirs is known: 1, 2, 3, 4" in done.stderr
+    assert 'INSERT INTO "mine"."lists"' in texts[".sql"]
+    # A list that was written is a sequence that can be continued.
+    again = command("recommend", "--file", tmp_path / "evening.csv", url=world[0], folder=world[1]).stdout
+    assert [line.split()[:3] for line in again.splitlines()[:4]] == [
+        [str(place), *song["title"].split()] for place, song in enumerate(songs, start=1)
+    ]
+
+
+def test_an_ending_that_nobody_knows_is_told_before_anything_is_done(tmp_path):
+    done = command("recommend", "s3", "--export", tmp_path / "a.pls", url="postgresql://nowhere", folder=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(
+        "a.pls has no ending of a file that lists can be written to: known are .jspf, .m3u8, .csv, .json, .sql"
+    )
 
 
 def test_an_oracle_is_refused_for_other_songs(world):

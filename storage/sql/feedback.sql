@@ -34,6 +34,7 @@ SELECT
         SELECT DISTINCT report.song_id
         FROM recommender.feedback AS report
         WHERE report.listener = wanted.listener AND report.happened_at > wanted.skipped_since AND report.event = 'skipped'
+        {skips}
     ) AS skipped,
     ARRAY(
         SELECT report.song_id
@@ -53,9 +54,19 @@ FROM (
 ORDER BY wanted.place;
 
 -- name: plays
--- The plays that the user's own query knows of one listener; whether or not it looks at `since`, older ones do not count.
+-- The plays that the user's own query knows of one listener; whether or not it looks at `since`, older ones do not count, and
+-- neither does what it says was skipped, where it has such a column.
 UNION
 SELECT play.song_id::text
 FROM ({query}
 ) AS play
 WHERE play.song_id IS NOT NULL AND play.listened_at > wanted.played_since
+    AND (to_jsonb(play) ->> 'skipped')::boolean IS NOT TRUE
+
+-- name: skips
+-- What the same query says was skipped.
+UNION
+SELECT play.song_id::text
+FROM ({query}
+) AS play
+WHERE play.song_id IS NOT NULL AND play.listened_at > wanted.skipped_since AND (to_jsonb(play) ->> 'skipped')::boolean

@@ -11,6 +11,8 @@ from errors import InvalidSequence, RequestError, UnknownSong
 from flask_app import create_app, service_of
 from serving.answers import Query
 from serving.controls import Controls
+from serving.reasons import Reason, ReasonKind
+from storage.catalogue import SongCard
 from storage.keys import ApiKey, hash_of
 from tests.serving.small import small_recommender
 
@@ -22,19 +24,32 @@ LAN = Config(service=ServiceConfig(host="0.0.0.0"))
 
 
 @dataclass(frozen=True)
+class FakeSong:
+    song_id: str = "s05"
+    rank: int = 1
+    score: float = 1.5
+    reasons: tuple[Reason, ...] = (Reason(kind=ReasonKind.SAME_ARTIST, song_id="s00"),)
+
+    def as_json(self):
+        return SONG
+
+
+@dataclass(frozen=True)
 class FakeAnswer:
-    songs: tuple[dict[str, Any], ...] = (SONG,)
+    songs: tuple[FakeSong, ...] = (FakeSong(),)
     unknown: tuple[str, ...] = ()
     fallback: str | None = None
+    model: Any = None
 
     def as_json(self):
         rules = {"applied": ["max_per_artist"], "relaxed": []}
-        songs, unknown = list(self.songs), list(self.unknown)
+        songs, unknown = [song.as_json() for song in self.songs], list(self.unknown)
         return {"songs": songs, "unknown": unknown, "fallback": self.fallback, "rules": rules, "seed": None, "model": MODEL}
 
 
 class FakeInfo:
     model_id = MODEL["model_id"]
+    version = MODEL["version"]
     trained_at = datetime.fromisoformat(MODEL["trained_at"])
     path = Path("run") / "epoch-001"
 
@@ -51,6 +66,14 @@ class FakeRecommender:
         return text
 
     plain_id_from = id_from
+
+    def typed(self, ids):
+        if not all(isinstance(song_id, str) for song_id in ids):
+            raise InvalidSequence("song ids are texts here")
+        return ids
+
+    def cards(self, ids):
+        return {song_id: SongCard(song_id=song_id, title=f"Song {song_id}") for song_id in self.typed(ids) if is_known(song_id)}
 
 
 class FakeLive:
@@ -69,7 +92,8 @@ class FakeLive:
         if not query.songs:
             raise InvalidSequence("the sequence is empty: send at least one song")
         unknown = tuple(song for song in query.songs if not is_known(song))
-        return FakeAnswer(unknown=unknown, fallback="popular" if len(unknown) == len(query.songs) else None)
+        fallback = "popular" if len(unknown) == len(query.songs) else None
+        return FakeAnswer(unknown=unknown, fallback=fallback, model=FakeInfo())
 
     def recommend_many(self, queries):
         return [self._or_error(query) for query in queries]

@@ -98,7 +98,7 @@ def test_a_broken_file_of_plays_is_told_once_and_loses_no_block(connection, fold
         assert completed.unavailable == ("exclude_played_days",)
     [told] = caplog.messages
     assert told.startswith("plays_by_listener.sql fails: ")
-    assert told.endswith("; answers go without these plays and name exclude_played_days as unavailable")
+    assert told.endswith("; answers go without these plays and skips, and say so")
     assert completer.complete(connection, query(listener="anna")).unavailable == ()
 
 

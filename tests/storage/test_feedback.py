@@ -484,7 +484,26 @@ def test_plays_of_the_feedback_become_sessions_in_the_documented_way(connection,
     of_k = f"SELECT sequence_id, song_id, skipped, is_recommended FROM ({sessions}) AS played WHERE sequence_id LIKE 'listen:k:%'"
     assert connection.execute(of_k).fetchall() == [
         ("listen:k:0", "s3", None, None),
-        ("listen:k:1", "s1", False, True),
-        ("listen:k:1", "s2", True, False),
+        ("listen:k:1", "s1", False, True),  # what was skipped is in no session
     ]
-    assert sequence_by_id(connection, tmp_path, "listen:k:1") == ["s1", "s2"]
+    assert sequence_by_id(connection, tmp_path, "listen:k:1") == ["s1"]
+
+
+def test_what_the_own_plays_say_was_skipped_counts_as_skipped_and_not_as_played(connection):
+    brought = "INSERT INTO music.song (song_id) VALUES ('s1'), ('s2'), ('s3')"
+    connection.execute(brought)
+    connection.execute(
+        "INSERT INTO music.listen (user_id, song_id, listened_at, skipped) VALUES "
+        "('k', 's1', now() - INTERVAL '1 day', TRUE), ('k', 's2', now() - INTERVAL '1 day', NULL), "
+        "('k', 's3', now() - INTERVAL '40 days', TRUE)"
+    )
+    wanted = [TasteWanted(listener="k", skipped_days=30, played_days=7), TasteWanted(listener="k", skipped_days=0, played_days=7)]
+    first, second = tastes_of(connection, SHIPPED, wanted)
+    assert (first.skipped, first.played) == ({"s1"}, {"s2"})
+    assert (second.skipped, second.played) == (set(), {"s2"})
+
+
+def test_a_file_of_plays_without_the_word_skipped_is_not_asked_for_skips(connection, tmp_path):
+    (tmp_path / "plays_by_listener.sql").write_text("SELECT song_id, listened_at FROM nowhere")
+    [taste] = tastes_of(connection, tmp_path, [TasteWanted(listener="k", skipped_days=30)])
+    assert taste == Taste()

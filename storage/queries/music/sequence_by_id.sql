@@ -5,9 +5,9 @@
 WITH listen AS (
     SELECT
         user_id, song_id, listened_at,
-        listened_at - lag(listened_at) OVER in_time > INTERVAL '30 minutes' AS begins_session
+        listened_at - lag(listened_at) OVER in_time > (SELECT session_gap FROM music.listening) AS begins_session
     FROM music.listen
-    WHERE user_id = substring(%(sequence_id)s::text FROM '^listen:(.*):[0-9]+$')
+    WHERE user_id = substring(%(sequence_id)s::text FROM '^listen:(.*):[0-9]+$') AND skipped IS NOT TRUE
     WINDOW in_time AS (ORDER BY listened_at, song_id)
 ), session AS (
     SELECT

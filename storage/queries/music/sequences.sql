@@ -3,12 +3,14 @@
 -- Required are sequence_id and song_id.  Rows of one sequence come together and in their order; position and listened_at (with
 -- its time zone) tell more about it.  Versions of one list share a group_id and are never split between training and test.
 --
--- Listens become sequences `listen:<user>:<number>`: a session ends where the next song begins more than 30 minutes later.
+-- Listens become sequences `listen:<user>:<number>`: a session ends where the next song begins more than music.listening.session_gap
+-- (30 minutes) later.  What the listener skipped is in none: it is not what anybody wanted to hear next.
 WITH listen AS (
     SELECT
         user_id, song_id, listened_at, ms_played, skipped, is_recommended,
-        listened_at - lag(listened_at) OVER in_time > INTERVAL '30 minutes' AS begins_session
+        listened_at - lag(listened_at) OVER in_time > (SELECT session_gap FROM music.listening) AS begins_session
     FROM music.listen
+    WHERE skipped IS NOT TRUE
     WINDOW in_time AS (PARTITION BY user_id ORDER BY listened_at, song_id)
 )
 SELECT

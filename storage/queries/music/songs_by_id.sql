@@ -1,5 +1,7 @@
 -- songs_by_id: the columns of songs.sql for a list of ids, the parameter song_ids.  Ids without a song have no row.
 --
+-- Three more texts go into exported playlists, if they are there: artist_mbid, release_mbid, and location, the path or URL of the
+-- song's own file.
 -- A percent sign stands twice in this file (LIKE 'a%%'), because of the parameter.
 SELECT
     song.song_id,
@@ -10,6 +12,9 @@ SELECT
     album.title AS album_title,
     song.isrc,
     song.recording_mbid::text AS recording_mbid,
+    artist.mbid::text AS artist_mbid,
+    album.release_mbid::text AS release_mbid,
+    song.location,
     song.explicit,
     song.mode,
     song.disc_number,
