@@ -3,7 +3,7 @@
 import math
 import random
 
-from flask import Response, jsonify, request
+from flask import jsonify, request
 
 from api.service import service_of
 from serving.reasons import plain_id
@@ -48,48 +48,3 @@ def add_standins(app):
             measures={"median_popularity_ratio": 1.4, "artists_at_10": 6.2, "coverage": 0.12},
             note="Plays are places in training lists.",
         )
-
-    def place(song_id):
-        rng = random.Random(str(song_id))
-        centre = rng.randrange(9)
-        return 0.5 + 0.35 * math.cos(centre) + rng.gauss(0, 0.05), 0.5 + 0.35 * math.sin(centre * 1.7) + rng.gauss(0, 0.05)
-
-    @route("/v1/map")
-    def the_map():
-        ids = [plain_id(i) for i in service.recommender().example_songs(2000)]
-        found = [
-            {
-                "song_id": s["song_id"],
-                "title": s["title"],
-                "artist": s["artist"],
-                "x": place(s["song_id"])[0],
-                "y": place(s["song_id"])[1],
-            }
-            for s in songs(ids)
-        ]
-        return jsonify(
-            model_id=service.live.state().get("model_id"),
-            method="t-SNE of the song embeddings (perplexity 30)",
-            n_songs=11541,
-            songs=found,
-            missing=None,
-        )
-
-    @route("/v1/map/places", methods=["POST"])
-    def places():
-        return jsonify(
-            places=[{"song_id": i, "x": place(i)[0], "y": place(i)[1], "exact": True} for i in request.get_json()["song_ids"]]
-        )
-
-    def file(name, mimetype, text):
-        return Response(text, mimetype=mimetype, headers={"Content-Disposition": f'attachment; filename="{name}"'})
-
-    for ending in ("jspf", "m3u8", "csv", "json", "sql"):
-
-        @route(f"/v1/recommend.{ending}", methods=["POST"])
-        def suggestions(ending=ending):
-            return file(f"suggestions.{ending}", "text/plain", "{}")
-
-        @route(f"/v1/playlist.{ending}", methods=["POST"])
-        def the_list(ending=ending):
-            return file(f"list.{ending}", "text/plain", "{}")

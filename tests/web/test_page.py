@@ -191,7 +191,7 @@ def titles_in(ending, text):
         case "m3u8":
             return [line.partition(" - ")[2] for line in text.splitlines() if line.startswith("#EXTINF:")]
         case "csv":
-            return [row["title"] for row in csv.DictReader(io.StringIO(text))]
+            return [row["Track Name"] for row in csv.DictReader(io.StringIO(text))]
         case "json":
             return re.findall(r'"title": ?"((?:[^"\\]|\\.)*)"', text)
         case _:
@@ -390,6 +390,9 @@ def test_names_that_are_markup_stay_words(visit, world):
     page.locator("#found-songs").get_by_role("option").first.click()
     assert listed(page) == [HOSTILE]
     suggested(page)
+    with page.expect_download():
+        page.locator('[data-export="list.m3u8"]').click()
+    expect(page.locator("#list .exports .said")).to_contain_text("1 of 1 songs are left out")
     page.get_by_label("Or start from a playlist").fill("onerror")
     page.locator("#found-playlists").get_by_role("option").filter(has_text=HOSTILE).click()
     expect(page.locator("#list .strong").first).to_have_text(HOSTILE)

@@ -43,12 +43,19 @@ def make_world(url, folder):
         preprocessing=PreprocessingConfig(encoders_folder=folder / "encoders", snapshot=folder / "snapshot"),
         model=ModelConfig(seq_len=20, d_songs=24, d_albums=12, d_artists=12, d_ff=64, N=1, heads=2),
         training=TrainingConfig(
-            num_epochs=6, batch_size=32, lr=0.005, warmup_steps=5, threads=1, device="cpu", model_folder=folder / "models"
+            num_epochs=6,
+            batch_size=32,
+            lr=0.005,
+            warmup_steps=5,
+            threads=1,
+            device="cpu",
+            model_folder=folder / "models",
+            map_songs=600,
         ),
         service=ServiceConfig(port=0, model_poll_seconds=0.2, index="fp32"),
     )
     snapshot = preprocess(config, url, progress=False)
-    hasty = replace(config, training=replace(config.training, num_epochs=1, seed=1))
+    hasty = replace(config, training=replace(config.training, num_epochs=1, seed=1, map_songs=0))
     checkpoints = [trained(settings, snapshot) for settings in (hasty, config)]
     with connect(url) as connection:
         for checkpoint in checkpoints:
@@ -66,7 +73,10 @@ def trained(config, snapshot):
 
 
 def fill(url, folder):
-    """Songs and playlists of the demo data into the schema music; one song and one playlist have names that are markup."""
+    """Songs and playlists of the demo data into the schema music; one song and one playlist have names that are markup.
+
+    All songs but that one have a file.
+    """
     rows = {name: list(csv.reader(io.StringIO(gzip.decompress(demo_file(name)).decode()))) for name in FILES}
     rows["playlists"] = rows["playlists"][: LISTS + 1]
     lists = {row[0] for row in rows["playlists"]}
@@ -78,7 +88,8 @@ def fill(url, folder):
             csv.writer(file).writerows(some)
     with connect(url) as connection:
         IMPORTERS["csv"](connection, folder, source="demo")
-        connection.execute("UPDATE music.song SET title = %s WHERE song_id = %s", [HOSTILE, rows["songs"][1][0]])
+        connection.execute("UPDATE music.song SET location = '/music/' || song_id || '.flac'")
+        connection.execute("UPDATE music.song SET title = %s, location = NULL WHERE song_id = %s", [HOSTILE, rows["songs"][1][0]])
         connection.execute("UPDATE music.playlist SET name = %s WHERE playlist_id = %s", [HOSTILE, rows["playlists"][-1][0]])
 
 

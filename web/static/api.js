@@ -71,17 +71,18 @@ export async function ask(path, { body, signal } = {}) {
   return (await fetched(path, body, signal)).json();
 }
 
-/** Have the browser save what a POST answers with, under the name that the service gives it, which is returned. */
+/** Have the browser save what a POST answers with, under the name that the service gives it: {name, text} of the file. */
 export async function save(path, body) {
   const response = await fetched(path, body);
   const disposition = response.headers.get("Content-Disposition") ?? "";
   const encoded = /filename\*=UTF-8''([^;]+)/i.exec(disposition);
   const plain = /filename="?([^";]+)"?/i.exec(disposition);
-  const name = encoded ? decodeURIComponent(encoded[1]) : plain ? plain[1] : `playlist${path.slice(path.lastIndexOf("."))}`;
+  const name = encoded ? decodeURIComponent(encoded[1]) : plain ? plain[1] : "playlist.txt";
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await response.blob());
+  const blob = await response.blob();
+  link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  return name;
+  return { name, text: await blob.text() };
 }

@@ -11,6 +11,7 @@ const FOUND = 8; // songs and playlists that a search shows
 const FORMATS = { jspf: "JSPF", m3u8: "M3U8", csv: "CSV", json: "JSON", sql: "SQL" };
 const PAUSE_MS = 150; // of moving a control, before it is asked
 const LISTENER = "listener";
+const LONGEST_NAME = 100; // of a file with suggestions
 const NAMED = 1; // songs that one reason names; Why has them all
 const MORE = 3; // playlists that an empty list offers
 
@@ -348,7 +349,9 @@ function exports(what, title, run) {
 async function exported(note, run) {
   note.textContent = "Writing the file…";
   try {
-    note.textContent = `Saved ${await run()}.`;
+    const { name, text } = await run();
+    const leftOut = /^# (\d+ of \d+ songs? .*left out.*?)(:|$)/m.exec(text); // as a playlist of files says it in a comment
+    note.textContent = leftOut ? `Saved ${name}. ${leftOut[1]}.` : `Saved ${name}.`;
   } catch (error) {
     if (error.name !== "Problem") throw error;
     note.textContent = `${error.title}: ${error.message}`;
@@ -357,11 +360,16 @@ async function exported(note, run) {
 
 function exportSuggestions(ending) {
   const { seed } = state.answer;
-  return save(`v1/recommend.${ending}`, seed === null || seed === undefined ? state.asked : { ...state.asked, seed });
+  const named = new URLSearchParams({ name: `${listName()}, continued`.slice(0, LONGEST_NAME) });
+  return save(`v1/recommend.${ending}?${named}`, seed === null || seed === undefined ? state.asked : { ...state.asked, seed });
+}
+
+function listName() {
+  return state.playlist?.name ?? "My list";
 }
 
 function exportList(ending) {
-  return save(`v1/playlist.${ending}`, { name: state.playlist?.name ?? "My list", songs: ids(state.list) });
+  return save(`v1/playlist.${ending}`, { name: listName(), songs: ids(state.list) });
 }
 
 // --- the same request elsewhere ----------------------------------------------------------------------------------------------
