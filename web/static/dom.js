@@ -70,7 +70,7 @@ export async function present(place, load, draw) {
   if (turns.get(place) === turn) place.replaceChildren(...children.flat(Infinity).filter(Boolean));
 }
 
-/** A table whose columns are {title, of(row), number?, head?}; wide ones can be scrolled, also by keyboard. */
+/** A table whose columns are {title, of(row)} and of a kind: head, number, words (a sentence), or none of them; wide ones can be scrolled, also by keyboard. */
 export function table(caption, columns, rows, { isCaptionSeen = true } = {}) {
   return h(
     "div",
@@ -90,7 +90,7 @@ export function table(caption, columns, rows, { isCaptionSeen = true } = {}) {
             columns.map((column) =>
               column.head
                 ? h("th", { scope: "row" }, column.of(row))
-                : h("td", { class: column.number ? "number" : null }, column.of(row)),
+                : h("td", { class: column.number ? "number" : column.words ? "words" : null }, column.of(row)),
             ),
           ),
         ),

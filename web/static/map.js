@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { empty, h, present, s, table } from "./dom.js";
-import { count, counted } from "./format.js";
+import { count, counted, sentence } from "./format.js";
 import { diamond, figure, scale, words } from "./plots.js";
 import { factsOf, ids, lookUp, state, titleOf } from "./songs.js";
 
@@ -33,11 +33,11 @@ async function load() {
 }
 
 function draw({ mine, theirs }) {
-  if (map.missing) return empty("There is no map of this model", map.missing);
+  if (map.missing) return empty("There is no map of this model", sentence(map.missing));
   const named = h("p", { class: "said", "aria-hidden": "true" }, "Point at a dot, or tap it, to read which song it is.");
   const marks = [...mine.map((song, n) => ({ song, n: n + 1, part: "your list" })), ...theirs.map((song, n) => ({ song, n: n + 1, part: "suggestion" }))];
   const place = figure({
-    title: "Songs as the model hears them",
+    title: "Songs as the model places them",
     text: textOf(mine, theirs),
     legend: [
       ["dots", "dot", "a song of the sample"],
@@ -87,7 +87,7 @@ function nearestOf(song, mine) {
 }
 
 function heightOf(width) {
-  return Math.round(Math.min(width * 0.75, 560));
+  return Math.round(Math.min(width * 0.75, 520));
 }
 
 function scales(width) {

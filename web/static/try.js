@@ -3,7 +3,7 @@
 import { ask, save } from "./api.js";
 import { combobox } from "./combobox.js";
 import { announce, byId, copy, empty, h, problemBox } from "./dom.js";
-import { camelot, code, count, counted, fixed, keyName } from "./format.js";
+import { camelot, code, count, counted, fixed, keyName, sentence } from "./format.js";
 import { asCurl, asSQL } from "./request.js";
 import { changed, changes, factsOf, ids, keptList, learn, lookUp, setList, state, titleOf } from "./songs.js";
 
@@ -443,7 +443,7 @@ async function findPlaylists(text, signal) {
       detail: counted(one.n_songs, "song"),
       value: one,
     })),
-    note: missing ?? (playlists.length ? "" : none),
+    note: missing ? sentence(missing) : playlists.length ? "" : none,
   };
 }
 

@@ -19,6 +19,7 @@ const FEATURES = {
   loudness: { digits: 1, unit: "dB" },
   duration_ms: { digits: 0, unit: "s", name: "duration", per: 1000 },
 };
+const NOTHING = 0.005; // score points that are rounded to none
 const SHARED = { same_album: "same album", same_artist: "same artist" };
 
 export function show(place) {
@@ -89,7 +90,7 @@ function contributions(why, song, list) {
         { title: "Score points", number: true, of: (row) => (row.weight === null ? "not read" : signed(row.weight)) },
         {
           title: h("span", { class: "unseen" }, "As a bar"),
-          of: (row) => (row.weight === null ? "" : bar(row.weight < 0 ? "against" : "mine", row.weight / most, { isSigned: true })),
+          of: (row) => (row.weight === null || Math.abs(row.weight) < NOTHING ? "" : bar(row.weight < 0 ? "against" : "mine", row.weight / most, { isSigned: true })),
         },
       ],
       rows,
@@ -105,6 +106,7 @@ function readNote(weights) {
 }
 
 function signed(weight) {
+  if (Math.abs(weight) < NOTHING) return "0.00";
   return `${weight < 0 ? "−" : "+"}${Math.abs(weight).toFixed(2)}`;
 }
 
