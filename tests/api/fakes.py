@@ -9,6 +9,7 @@ from api.access import Access
 from config import Config, ServiceConfig
 from errors import InvalidSequence, RequestError, UnknownSong
 from flask_app import create_app, service_of
+from serving.popularity import RecommendedTally
 from storage.keys import ApiKey, hash_of
 from tests.serving.small import small_recommender
 
@@ -45,6 +46,9 @@ class FakeRecommender:
     catalogue = small_recommender().catalogue
     model_scorer = None  # nothing is scored
 
+    def songs_named(self, texts):
+        return self.catalogue.songs.encode(list(texts))
+
     def id_from(self, text):
         return text
 
@@ -56,6 +60,7 @@ class FakeLive:
 
     def __init__(self, recommender=None):
         self.recommender = recommender or FakeRecommender()
+        self.recommended = RecommendedTally()
         self.asked = []
 
     @property
