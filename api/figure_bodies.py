@@ -1,4 +1,4 @@
-"""Bodies of what is shown of catalogue, models and service: songs by id, playlists, and later the figures."""
+"""Bodies of what is shown of catalogue, models and service: songs by id, playlists, cards, maps, figures."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -135,6 +135,47 @@ class PlacesBody(BaseModel):
     """Where songs lie; none where there is no map."""
 
     places: list[PlaceBody]
+
+
+class BinBody(BaseModel):
+    """Songs by how many training lists hold them, bounds included."""
+
+    label: str
+    low: int
+    high: int
+
+
+class ArtistSharesBody(BaseModel):
+    """An artist's shares of the songs, of the places of training lists and of the recommended songs."""
+
+    artist: str
+    catalogue: float
+    history: float
+    recommended: float | None
+
+
+class MeasuresBody(BaseModel):
+    """What was recommended in three numbers; null while nothing was, or nothing can be told."""
+
+    median_popularity_ratio: float | None = Field(
+        description="median popularity of the recommended songs over that of the training lists; above 1 hits are preferred"
+    )
+    artists_at_10: float | None = Field(description="different artists among the first ten songs of an answer, on average")
+    coverage: float | None = Field(description="share of the songs that were recommended at least once")
+
+
+class PopularityBody(BaseModel):
+    """Shares by popularity: of the songs, of the places of training lists, of what was recommended (null: nothing yet)."""
+
+    bins: list[BinBody]
+    catalogue: list[float]
+    history: list[float]
+    recommended: list[float] | None
+    n_recommended: int
+    since: str
+    artists: list[ArtistSharesBody]
+    measures: MeasuresBody
+    note: str
 
 
 class RightBody(BaseModel):

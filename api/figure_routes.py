@@ -1,4 +1,5 @@
-"""The routes of figures to look at: how a model was trained, where its songs lie, how the service is."""
+"""The routes of figures to look at: how a model was trained, where its songs lie,
+how popular what it recommends is, how the service is."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from flask_openapi3.models.tag import Tag
 
 from api.bodies import ModelPath
 from api.catalogue_routes import checked_songs
-from api.figure_bodies import CardBody, LookupBody, MapBody, OverviewBody, PlacesBody
+from api.figure_bodies import CardBody, LookupBody, MapBody, OverviewBody, PlacesBody, PopularityBody
 from api.problems import described
 from api.service import Service, service_of
 from errors import UnknownModel
@@ -78,6 +79,24 @@ def map_places(body: LookupBody) -> Response:
     service = service_of(current_app)
     checked_songs(body.song_ids, service.config.service)
     return jsonify(places=places_of(service.recommender(), body.song_ids))
+
+
+# --- popularity --------------------------------------------------------------------------------------------------------------
+
+
+@figures.get(
+    "/v1/figures/popularity",
+    summary="How popular the recommended songs are, beside history and catalogue",
+    responses={200: PopularityBody, **described(503)},
+)
+def popularity() -> Response:
+    """Answer {"bins": [{"label": "never played", ...}], "catalogue": [0.1, ...], "history": [...], "recommended": [...], ...}.
+
+    Recommended is what this process answered over HTTP since its start and what the newest lists of the request table hold; null
+    while that is nothing.  503 no model.
+    """
+    service = service_of(current_app)
+    return jsonify(service.popularity.as_json(service.recommender()))
 
 
 # --- the service -------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from api.access import Access
 from api.noted import Noted
 from api.observing import Metrics
 from api.overview import Overview
+from api.popularity import PopularityFigures
 from config import Config
 from errors import DatabaseUnreachable, RequestError, ServiceUnavailable
 from jobs.desk import RequestDesk
@@ -42,6 +43,7 @@ class Service:
     metrics: Metrics = field(init=False)
     noted: Noted = field(init=False)
     overview: Overview = field(init=False)
+    popularity: PopularityFigures = field(init=False)
     follower: Follower | None = None  # these four are set by whoever starts them beside the app
     follower_thread: threading.Thread | None = None
     worker: Worker | None = None
@@ -53,6 +55,7 @@ class Service:
         self.metrics = Metrics(self)
         self.noted = Noted()
         self.overview = Overview(self)
+        self.popularity = PopularityFigures(self)
         self.live = LiveRecommender(stage=self.metrics.stage, on_batch=self.metrics.batch, on_answer=self._answered)
 
     def recommend(self, songs: Sequence[SongId], controls: Controls) -> Answer:
@@ -116,6 +119,7 @@ class Service:
         self.stopping.set()
         self.access.close()
         self.overview.close()
+        self.popularity.close()
         if self.desk is not None:
             self.desk.close()
 

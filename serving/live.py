@@ -17,6 +17,7 @@ from serving.answers import Answer, Fallback, PreparedQuery, Query
 from serving.batching import LARGEST_BATCH, MicroBatcher
 from serving.controls import Controls
 from serving.picking import Scored
+from serving.popularity import RecommendedTally
 from serving.reasons import SongId, plain_id
 from serving.recommender import NOTHING_KNOWN, Recommender, Stage, untimed
 
@@ -95,6 +96,7 @@ class LiveRecommender:
         self._stage, self._on_batch, self._on_answer = stage, on_batch, on_answer
         self._sides = _Sides()
         self.tally = Tally()
+        self.recommended = RecommendedTally()
         if recommender is not None:
             self.swap(recommender)
 
@@ -140,7 +142,7 @@ class LiveRecommender:
         with self._stage("prepare"):
             prepared = side.recommender.prepare(query, max_songs=side.recommender.config.max_songs)
         answer = side.recommender.finish(side.batcher.submit(prepared), self._stage)
-        self.count(answer)
+        self._count_own(answer)
         return answer
 
     def recommend_many(self, queries: Sequence[Query]) -> list[Answer | RequestError]:
@@ -161,7 +163,7 @@ class LiveRecommender:
                 scored = self._score(side.recommender, [prepared[place] for place in places])
                 for place, one in zip(places, scored, strict=True):
                     outcomes[place] = answer = side.recommender.finish(one, self._stage)
-                    self.count(answer)
+                    self._count_own(answer)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def score_together(self, recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Answer]:
@@ -176,6 +178,13 @@ class LiveRecommender:
         """Count an answer that was given, in the figures of its model and wherever else answers are counted."""
         self.tally.add(answer)
         self._on_answer(answer)
+
+    def _count_own(self, answer: Answer) -> None:
+        """Count an answer that is stored nowhere, its songs as well; those of playlists are in the request table."""
+        self.count(answer)
+        main = self.recommender
+        if main is not None:
+            self.recommended.add(main.catalogue, answer)
 
     def similar(self, song_id: SongId, count: int) -> Answer:
         """The songs most like one; see Recommender.similar.  Raises UnknownSong, ServiceUnavailable."""

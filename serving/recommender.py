@@ -148,6 +148,10 @@ class Recommender:
         numbers = self._songs.encode(ids)
         return {id_: _card(id_, self.catalogue.describe(int(n))) for id_, n in zip(ids, numbers, strict=True) if n != UNKNOWN}
 
+    def songs_named(self, texts: Iterable[str]) -> np.ndarray:
+        """The numbers of song ids that went through a text column; what is no id of this catalogue is passed over."""
+        return _known_numbers(self._songs, texts)
+
     # --- answering -----------------------------------------------------------------------------------------------------------
 
     def recommend(self, ids: Sequence[SongId], controls: Controls | None = None) -> Answer:
@@ -330,14 +334,14 @@ class Recommender:
             only=only,
             blocked_artists=self._artists_named(query.taste.never_artists),
         )
-        excluded = [sequence, self._songs.encode(query.controls.exclude), self._songs_named(query.taste.never)]
+        excluded = [sequence, self._songs.encode(query.controls.exclude), self.songs_named(query.taste.never)]
         # Whoever never wants to hear a song again does not want its remaster either.
         and_editions = self._editions.of_songs if rules.one_per_recording else np.unique
         return Eligible(
             hard=hard,
             excluded=and_editions(np.concatenate(excluded).astype(np.int64)),
-            skipped=and_editions(self._songs_named(query.taste.skipped)),
-            played=and_editions(self._songs_named(query.taste.played)) if rules.exclude_played_days else NO_SONGS,
+            skipped=and_editions(self.songs_named(query.taste.skipped)),
+            played=and_editions(self.songs_named(query.taste.played)) if rules.exclude_played_days else NO_SONGS,
             in_ranges=in_ranges,
             maybe_in_ranges=maybe_in_ranges,
         )
@@ -348,10 +352,6 @@ class Recommender:
         if numbers is None:
             numbers = self._filters[listed] = self._songs.encode(listed.ids)
         return numbers
-
-    def _songs_named(self, texts: Iterable[str]) -> np.ndarray:
-        """The numbers of song ids that went through a text column; what is no id of this catalogue is passed over."""
-        return _known_numbers(self._songs, texts)
 
     def _artists_named(self, texts: Iterable[str]) -> np.ndarray:
         return _known_numbers(self.catalogue.encoders.artists, texts)

@@ -11,6 +11,7 @@ from errors import InvalidSequence, RequestError, UnknownSong
 from flask_app import create_app, service_of
 from serving.answers import Query
 from serving.controls import Controls
+from serving.popularity import RecommendedTally
 from serving.reasons import Reason, ReasonKind
 from storage.catalogue import SongCard
 from storage.keys import ApiKey, hash_of
@@ -62,6 +63,9 @@ class FakeRecommender:
     catalogue = small_recommender().catalogue
     model_scorer = None  # nothing is scored
 
+    def songs_named(self, texts):
+        return self.catalogue.songs.encode(list(texts))
+
     def id_from(self, text):
         return text
 
@@ -81,6 +85,7 @@ class FakeLive:
 
     def __init__(self, recommender=None):
         self.recommender = recommender or FakeRecommender()
+        self.recommended = RecommendedTally()
         self.asked = []
 
     @property

@@ -29,6 +29,7 @@ ADDRESSES = [
     ("GET", "/v1/playlists"),
     ("GET", "/v1/playlists/p"),
     ("GET", "/v1/models"),
+    ("GET", "/v1/figures/popularity"),
     ("GET", "/v1/map"),
     ("POST", "/v1/map/places"),
     ("GET", "/v1/overview"),

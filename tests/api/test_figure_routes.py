@@ -1,4 +1,4 @@
-"""Figures to look at: the card of a model, the map of its songs."""
+"""Figures to look at: the card of a model, the map of its songs, how popular what is recommended is."""
 
 import pytest
 
@@ -11,6 +11,7 @@ from serving.recommender import Recommender
 from serving.song_map import NO_MAP
 from storage.connections import connect
 from storage.models import Model, register_model
+from tests.jobs.world import add_playlist, ask, work_once
 from tests.serving.small import NO_RULES, small_recommender, small_run
 
 CONFIG = Config(service=NO_RULES)
@@ -92,3 +93,43 @@ def test_without_a_map_that_is_said_and_no_song_has_a_place(new_client):
 def test_songs_that_cannot_be_placed_are_told(new_client, body, told):
     client = new_client(config=Config(service=ServiceConfig(max_songs=3)))
     assert problem_of(client.post("/v1/map/places", json=body)) == (422, told)
+
+
+# --- popularity --------------------------------------------------------------------------------------------------------------
+
+
+def popularity_of(client):
+    response = client.get("/v1/figures/popularity")
+    assert response.status_code == 200
+    return response.json
+
+
+def test_what_was_recommended_over_http_and_to_playlists_is_counted_once(new_client, database_url):
+    add_playlist(database_url, "p", ["s03"])
+    client = new_client(database_url=database_url)
+    before = popularity_of(client)
+    assert (before["recommended"], before["n_recommended"]) == (None, 0)
+    assert before["note"].endswith("nothing was recommended yet, ask for songs first")
+    client.post("/v1/recommend", json={"songs": ["s00"], "count": 2})
+    client.post("/v1/recommend/batch", json={"sequences": [["s00"], []], "count": 2})
+    ask(database_url, "p", count=3)
+    live = service_of(client.application).live
+    assert work_once(database_url, live) == 1
+    client = new_client(database_url=database_url)  # another process, which knows the table alone
+    assert popularity_of(client)["n_recommended"] == 3
+    service_of(client.application).live = live
+    told = popularity_of(client)
+    assert (told["n_recommended"], sum(told["recommended"])) == (7, pytest.approx(1))
+    assert "4 songs recommended over HTTP" in told["note"]
+    assert "3 of the newest lists of the request table" in told["note"]
+
+
+def test_while_the_database_is_away_own_answers_are_counted(new_client):
+    client = new_client(database_url="postgresql://nobody@127.0.0.1:1/nothing")
+    client.post("/v1/recommend", json={"songs": ["s00"], "count": 2})
+    told = popularity_of(client)
+    assert (told["n_recommended"], "the request table could not be asked" in told["note"]) == (2, True)
+
+
+def test_without_a_database_there_are_figures(new_client):
+    assert popularity_of(new_client())["n_recommended"] == 0

@@ -1,12 +1,8 @@
 """Routes that the page asks and that are not built yet, by their contract.  Goes when they are there."""
 
-import math
-import random
-
-from flask import jsonify, request
+from flask import jsonify
 
 from api.service import service_of
-from serving.reasons import plain_id
 
 
 def add_standins(app):
