@@ -30,6 +30,8 @@ ADDRESSES = [
     ("GET", "/requests/1"),
     ("POST", "/recommend"),
     ("POST", "/v1/recommend"),
+    ("POST", "/v1/recommend.jspf"),
+    ("POST", "/v1/playlist.m3u8"),
     ("POST", "/v1/recommend/batch"),
     ("POST", "/v1/feedback"),
     ("POST", "/v1/models/run/activate"),
