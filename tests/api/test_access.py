@@ -38,6 +38,8 @@ ADDRESSES = [
     ("GET", "/requests/1"),
     ("POST", "/recommend"),
     ("POST", "/v1/recommend"),
+    ("POST", "/v1/recommend.jspf"),
+    ("POST", "/v1/playlist.m3u8"),
     ("POST", "/v1/recommend/batch"),
     ("POST", "/v1/why"),
     ("POST", "/v1/feedback"),

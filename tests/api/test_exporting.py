@@ -187,7 +187,7 @@ def test_a_list_of_ones_own_is_written_as_it_is(new_client, named_url):
         ("recommend.pls", SONGS, "extension: Input should be 'jspf', 'm3u8', 'csv', 'json' or 'sql' (got \"pls\")"),
         ("recommend.csv", {"songs": []}, "the sequence is empty: send at least one song"),
         ("recommend.csv", {**SONGS, "count": 0}, "count must be between 1 and 1000 (got 0)"),
-        ("recommend.csv?nam=x", SONGS, "unknown field 'nam': known are name"),
+        ("recommend.csv?title=x", SONGS, "unknown field 'title': known are name"),
         ("playlist.csv", {"name": "a", "songs": []}, "the list is empty: send at least one song"),
         ("playlist.csv", {"songs": ["s00"]}, "name: it is required"),
         (

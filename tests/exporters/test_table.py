@@ -104,6 +104,11 @@ def test_the_script_makes_a_table_with_the_rows_in_it(connection):
     ]
 
 
+def test_the_script_is_one_transaction():
+    lines = write_sql(EVENING, ANYWHERE).text.splitlines()
+    assert (lines[0], lines[1], lines[-1]) == ("-- a list of BERT4MusicRec", "BEGIN;", "COMMIT;")
+
+
 def test_a_second_list_goes_into_the_same_table(connection):
     run(connection, of(LOW_TIDE))
     run(connection, of(BARE, name="Night"))

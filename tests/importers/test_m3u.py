@@ -207,6 +207,10 @@ def test_a_list_may_be_written_in_several_encodings(name, content):
     assert [place.heard.location for place in read(M3U, handed(name, content))[0]] == ["Café.mp3"]
 
 
+def test_a_last_letter_of_windows_is_no_cut_one_of_utf8():
+    assert [place.heard.location for place in read(M3U, handed("a.m3u", "a.mp3\nCafé".encode("cp1252")))[0]] == ["a.mp3", "Café"]
+
+
 def test_bytes_that_windows_has_no_letters_for_are_read_as_well():
     assert [place.heard.location for place in read(M3U, handed("a.m3u", b"\x81\xe9.mp3"))[0]] == ["\x81é.mp3"]
 

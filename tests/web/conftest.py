@@ -16,7 +16,6 @@ from benchmarks.browser import FLAGS, WAY_OUT, find_chromium
 from benchmarks.served import address_of
 from flask_app import running_app
 from tests.web.pictures import small_png
-from tests.web.standins import add_standins
 from tests.web.world import World, make_world
 
 PATIENCE_MS = 15_000
@@ -46,7 +45,6 @@ def world(browser, new_database, template_database, tmp_path_factory) -> Iterato
 @pytest.fixture(scope="session")
 def app(world):
     with running_app(world.config) as app:
-        add_standins(app)
         yield app
 
 

@@ -14,7 +14,6 @@ from benchmarks.served import address_of
 from flask_app import create_app, service_of
 from storage.connections import connect
 from storage.keys import create_key
-from tests.web.standins import add_standins
 from tests.web.world import HOSTILE, PLAYLIST, away
 
 NO_ANSWER = ("net::ERR",)  # in place of a status
@@ -347,7 +346,6 @@ def locked(app, world):
     with connect(world.url) as connection:
         key = create_key(connection, "a page")
     closed = create_app(config, recommender=service_of(app).live.recommender, database_url=world.url)
-    add_standins(closed)
     with address_of(closed) as address:
         yield address, key.text
 
