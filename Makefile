@@ -12,7 +12,7 @@ ONE_SET := $(filter playlists playlists_large listening ml-1m ml-100k,$(DATA))
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint format audit install install-dev clean bench-main bench-results bench-queue bench-quality \
-	bench-serve bench-soak bench-outage
+	bench-serve bench-soak bench-outage bench-page
 
 demo: $(VENV)/.requirements
 	$(BIN)/python cli.py demo
@@ -23,7 +23,7 @@ test: $(VENV)/.requirements-dev
 lint: $(VENV)/.requirements-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(wildcard *.py) api engine evaluation exporters importers jobs serving storage benchmarks docs
+	$(BIN)/mypy $(wildcard *.py) api engine evaluation exporters importers jobs serving storage web benchmarks docs
 	$(BIN)/codespell
 
 format: $(VENV)/.requirements-dev
@@ -65,6 +65,10 @@ bench-soak: $(VENV)/.requirements
 # The database goes away for half a minute under load.
 bench-outage: $(VENV)/.requirements
 	$(BIN)/python -m benchmarks.outage
+
+# The page in a Chromium, over the demo's model: how long until somebody who opens it sees suggestions.
+bench-page: $(VENV)/.requirements-dev
+	$(BIN)/python -m benchmarks.page --demo
 
 # Our model beside everything that can be installed; SETS="playlists listening" names the data sets.  Hours: three seeds of each.
 bench-quality: $(VENV)/.requirements $(PEERS_VENV)/.requirements

@@ -257,6 +257,8 @@ class TrainingConfig:
     """Folder of the TensorBoard scalars; None writes them into the run's folder."""
     keep_checkpoints: int = 3
     """Epoch checkpoints kept besides the best one."""
+    map_songs: int = 2000
+    """Songs in the map of the finished model, which takes seconds to lay out; 0 makes none."""
 
     def __post_init__(self) -> None:
         for name in ("cloze_probability", "last_item_probability", "unknown_song_probability", "label_smoothing"):
@@ -265,7 +267,7 @@ class TrainingConfig:
             raise ConfigError("cloze_probability (0) and last_item_probability (0) leave nothing to predict: raise one of them")
         for name in ("batch_size", "num_epochs", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("warmup_steps", "negatives", "early_stopping_epochs", "threads", "weight_decay"):
+        for name in ("warmup_steps", "negatives", "early_stopping_epochs", "threads", "weight_decay", "map_songs"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         if self.label_smoothing and self.negatives:
             raise ConfigError(

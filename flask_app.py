@@ -96,6 +96,7 @@ def create_app(
         response.headers["X-Request-ID"] = g.request_id
         secure(response)
         service.metrics.finish(response)
+        service.noted.finished(response)
         return response
 
     handle_errors(app)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from config import Config, add_arguments, config_from_arguments
 from engine.checkpoint import VALIDATION_METRIC, Checkpoint, load_checkpoint
+from engine.song_map import ensure_map
 from errors import ConfigError
 from preprocessing_utils import load_encoders
 from storage.connections import Connection, connect, database_url, expected_errors
@@ -152,6 +153,7 @@ def publish_command(argv: Sequence[str]) -> int:
     config, arguments = _parsed(parser, argv, "database", "training")
     checkpoint = load_checkpoint(arguments.run or config.training.model_folder)
     load_encoders(checkpoint.encoders_folder, checkpoint.encoders_digest)
+    ensure_map(checkpoint.path, checkpoint.model, config.training.map_songs)
     with _database(config) as connection:
         register_model(connection, model_of(checkpoint))
         refuse_model(connection, checkpoint.model_id, None)  # it could be loaded, whatever was wrong with it before

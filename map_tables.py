@@ -73,7 +73,7 @@ def report(mapping: TableMapping, folder: Path, n_tables: int) -> Iterator[str]:
         yield f"NOTE        {note}"
     if secured := secured_tables(mapping):
         yield f"NOTE        row-level security is on for {', '.join(secured)}: setup.sql has a policy for the service's role"
-    queries = "five queries" if sequences.is_play_log else "four queries"
+    queries = "five queries" if sequences.is_play_log or mapping.lists else "four queries"
     yield f"wrote       {folder}: {queries}, setup.sql, uninstall.sql, bert4musicrec.toml; nothing in the database was changed"
     yield "next        read them, then"
     yield f"""              psql "$DATABASE_URL" -1 -v ON_ERROR_STOP=1 -f '{folder / "setup.sql"}'"""

@@ -7,9 +7,9 @@
     torchrun --nproc-per-node 2 train.py --snapshot PATH    several processes, one GPU or CPU share each
     python train.py --epoch-to-preload -1               go on with the newest run after its last epoch
 
-Each run writes its own folder below `model_folder`: settings, encoders, a checkpoint per epoch, the best one marked, the
-history of losses and metrics, why it ended, and at last the test table beside the baselines.  Without `--minutes` a run with the
-same seed, settings and snapshot repeats exactly on one machine.  To go on after an earlier epoch than the last one
+Each run writes its own folder below `model_folder`: settings, what it is trained on, encoders, a checkpoint per epoch, the best
+one marked, the history of losses and metrics, why it ended, and at last the test table beside the baselines.  Without `--minutes`
+a run with the same seed, settings and snapshot repeats exactly on one machine.  To go on after an earlier epoch than the last one
 (`--epoch-to-preload 3`) takes the run back to it: what came later is deleted.
 
 BERT4MUSICREC_SNAPSHOT and the TOML file say where preprocessing writes the snapshot, so with them alone the database is asked
@@ -31,11 +31,12 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from config import Config, TrainingConfig, add_arguments, as_plain, config_from_arguments
-from dataset import TRAIN, Snapshot, TrainingRows, open_snapshot, training_batch
+from config import FIRST_NUMBER, Config, TrainingConfig, add_arguments, as_plain, config_from_arguments
+from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, open_snapshot, training_batch
 from engine.checkpoint import (
     EVALUATION,
     HISTORY,
+    ORIGIN,
     SETTINGS,
     VALIDATION_METRIC,
     append_history,
@@ -64,6 +65,7 @@ from engine.progress import Scalars, bar
 from engine.relations import build_memory
 from engine.schedule import Schedule
 from engine.scoring import score_function
+from engine.song_map import ensure_map
 from errors import CheckpointError, ConfigError, exit_code_of
 from evaluation.protocols import Evaluation
 from evaluation.report import as_json, comparison_table
@@ -71,6 +73,7 @@ from model import BERT4Rec, Catalogue, NegativeSampler
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import load_encoders
 from storage.connections import database_url
+from system import cores
 
 log = logging.getLogger("train")
 
@@ -181,6 +184,30 @@ def start_run(config: Config, snapshot: Snapshot) -> Path:
     return run
 
 
+def origin_of(snapshot: Snapshot, process: Process) -> dict[str, Any]:
+    """What a run is trained on, for whoever looks at its model later: data, features, device, machine."""
+    counts = snapshot.manifest["counts"]
+    starts, ends = snapshot.ranges(TRAIN)
+    is_gpu = process.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(process.device) if is_gpu else process.device.type,
+        "processes": process.world_size,
+        "machine": f"{platform.system()} {platform.machine()}, {len(cores())} cores, torch {torch.__version__}",
+        "data": {
+            **{kind: counts[kind] - FIRST_NUMBER for kind in ("songs", "artists", "albums")},
+            "songs_training": counts["fitted_songs"] - FIRST_NUMBER,
+            "sequences": counts["sequences"],
+            "rows": counts["rows"],
+            "sequences_training": len(starts),
+            "rows_training": int((ends - starts).sum()),
+            "sequences_validation": len(snapshot.indices(VALIDATION)),
+            "sequences_test": len(snapshot.indices(TEST)),
+        },
+        # Each feature has a column that marks where it is missing, and one or more for its value.
+        "features": [name.removesuffix("_missing") for name in snapshot.manifest["feature_names"] if name.endswith("_missing")],
+    }
+
+
 # --- the loop ----------------------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +256,7 @@ class Trainer:
         if not self.process.is_main:
             return Path(), Progress()
         folder = start_run(self.config, self.snapshot)
+        write_json(folder / ORIGIN, origin_of(self.snapshot, self.process))
         save_catalogue(folder, self.model)
         return folder, Progress()
 
@@ -265,7 +293,10 @@ class Trainer:
         return None
 
     def _finish(self) -> None:
-        """Mark the run as finished."""
+        """Lay out the songs of the best model, and mark the run as finished."""
+        best = find_checkpoint(self.folder)
+        if self.config.training.map_songs:
+            ensure_map(best, load_checkpoint(best).model, self.config.training.map_songs)
         reason, epochs = self._end() or "epochs", self.progress.epoch
         mark_finished(self.folder, epochs=epochs, seconds=self.schedule.seconds_used(), reason=reason)
         log.info("the run ends after epoch %d: %s", epochs, ENDINGS[reason])

@@ -2,7 +2,8 @@
 
 On loopback nobody needs a key; a request has to name loopback there, so that no web page gets through under a name of its own
 that leads to this machine (DNS rebinding).  On any other address every route needs one, also /healthz and addresses that lead
-nowhere, and what is refused is refused before its body is read.  A key is never written anywhere: its id is what logs name.
+nowhere, and what is refused is refused before its body is read.  The files of the page alone are open: they hold no data, and a
+browser that opens an address sends no key.  A key is never written anywhere: its id is what logs name.
 """
 
 import ipaddress
@@ -29,6 +30,9 @@ from errors import (
     WrongHost,
 )
 from storage.keys import SECRET_BYTES, ApiKey, parts_of
+from web import NAME as PAGE
+from web import OPEN_ENDPOINTS
+from web import POLICY as PAGE_POLICY
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +160,8 @@ class Access:
         if not self.needs_key:
             _check_host(request.headers.get("Host"))
             return
+        if request.endpoint in OPEN_ENDPOINTS and request.method in ("GET", "HEAD"):
+            return
         key = self._key_of(request.headers.get("Authorization"))
         g.key_id, g.key_limit = key.key_id, key.requests_per_minute or self._requests_per_minute
         wait = math.ceil(self._window.hit(g.key_id, g.key_limit))
@@ -227,14 +233,16 @@ def secure(response: Response) -> None:
     headers = response.headers
     for name, value in SECURITY_HEADERS:
         headers[name] = value
-    if request.blueprint in ("openapi", "swagger"):
-        headers["Content-Security-Policy"] = page_policy()
+    if request.blueprint == PAGE:
+        headers["Content-Security-Policy"] = PAGE_POLICY  # the page says itself how long it is kept
+    elif request.blueprint in ("openapi", "swagger"):
+        headers["Content-Security-Policy"] = swagger_policy()
     else:
         headers["Content-Security-Policy"] = JSON_POLICY
         headers["Cache-Control"] = "no-store"
 
 
-def page_policy() -> str:
+def swagger_policy() -> str:
     """What the page to try the API needs: its own files, the inline script with this answer's nonce, inline styles and icons."""
     return (
         "default-src 'none'; connect-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "

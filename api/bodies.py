@@ -125,6 +125,13 @@ class RecommendBody(Controls):
         return self.model_dump(exclude_defaults=True, mode="json", include=set(Controls.model_fields))
 
 
+class WhyBody(Body):
+    """A sequence and a song that is recommended for it."""
+
+    songs: Ids = Field(description="song ids as the database has them, oldest first")
+    song_id: Id = Field(description="the song to explain")
+
+
 class BatchBody(Controls):
     """Sequences to continue, all with the same controls."""
 
@@ -289,6 +296,21 @@ class SongBody(BaseModel):
     reasons: list[ReasonBody]
 
 
+class WeightBody(BaseModel):
+    """A song of the sequence; by how many score points the explained song's lead falls without it, null where it is not read."""
+
+    song_id: int | str
+    weight: float | None
+
+
+class ExplanationBody(BaseModel):
+    """A weight for each song of the sequence, in its order; `missing` says why there is none."""
+
+    song_id: int | str
+    weights: list[WeightBody]
+    missing: str | None = None
+
+
 class RulesBody(BaseModel):
     """Rules that were applied, and those that gave way so that there are enough songs, in that order."""
 
@@ -445,6 +467,6 @@ class ReadinessBody(BaseModel):
 
 
 KNOWN_BODIES: Sequence[type[BaseModel]] = (
-    *(RecommendBody, BatchBody, FeedbackBody, EventBody, ActivateBody, PlaylistBody, NothingBody),
+    *(RecommendBody, BatchBody, WhyBody, FeedbackBody, EventBody, ActivateBody, PlaylistBody, NothingBody),
     *(RequestPath, SongPath, ModelPath, ExportPath, ExportQuery, SimilarQuery, SearchQuery),
 )

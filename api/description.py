@@ -9,10 +9,13 @@ from werkzeug.routing import PathConverter
 
 from api.access import nonce
 from api.bodies import ProblemBody
+from api.catalogue_routes import catalogue
+from api.figure_routes import figures
 from api.manage_routes import manage
 from api.problems import described, invalid_input
 from api.routes import api
 from config import ServiceConfig
+from web import page_blueprint
 
 DESCRIPTION = "Continues playlists that live in PostgreSQL."
 KEY_SCHEME = "key"
@@ -49,7 +52,10 @@ def new_openapi(import_name: str) -> OpenAPI:
 def add_routes(app: OpenAPI, config: ServiceConfig, *, needs_key: bool) -> None:
     """All routes, and their description."""
     app.register_api(api)
+    app.register_api(catalogue)
+    app.register_api(figures)
     app.register_api(manage)
+    app.register_blueprint(page_blueprint(config))  # no part of the description
     if needs_key:
         app.security_schemes = {KEY_SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "b4mr_ID_SECRET"}}
         app.openapi_extensions = {"security": [{KEY_SCHEME: []}]}
@@ -64,13 +70,15 @@ def _describe_limits(description: dict[str, Any], config: ServiceConfig) -> None
     schemas = description["components"]["schemas"]
     for name in ("RecommendBody", "BatchBody"):
         _bounded(schemas[name]["properties"]["count"], "integer", minimum=1, maximum=config.max_count)
-    for path in ("/v1/songs", "/v1/songs/{song_id}/similar"):
+    for path in ("/v1/songs", "/v1/songs/{song_id}/similar", "/v1/playlists"):
         for parameter in description["paths"][path]["get"]["parameters"]:
             if parameter["name"] == "count":
                 _bounded(parameter["schema"], "integer", minimum=1, maximum=config.max_count)
     _bounded(schemas["RecommendBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
+    _bounded(schemas["WhyBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
     _bounded(schemas["PlaylistBody"]["properties"]["songs"], "array", minItems=1, maxItems=config.max_songs)
     _bounded(schemas["BatchBody"]["properties"]["sequences"], "array", maxItems=config.max_batch)
+    _bounded(schemas["LookupBody"]["properties"]["song_ids"], "array", maxItems=config.max_songs)
 
 
 def _drop_untrue(paths: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
 from api.bodies import KNOWN_BODIES, ProblemBody
+from api.figure_bodies import KNOWN_FIGURE_BODIES
 from errors import DatabaseError, QueueFull, RequestError, TooManyRequests, Unauthorised
 from serving.controls import LONGEST_ECHO
 
@@ -20,7 +21,7 @@ LONGEST_DETAIL = 2_000  # signs; a message that repeats what was sent stays read
 EXAMPLE_BODY = '{"songs": ["id of a song", "id of the next"]}'
 
 _KEY = re.compile(r"b4mr_[\w-]+")
-_BODIES = {body.__name__: body for body in KNOWN_BODIES}
+_BODIES = {body.__name__: body for body in (*KNOWN_BODIES, *KNOWN_FIGURE_BODIES)}
 
 
 def problem(status: int, detail: str, headers: Sequence[tuple[str, str]] = ()) -> Response:

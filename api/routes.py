@@ -15,6 +15,7 @@ from api.bodies import (
     AnswersBody,
     BatchBody,
     EventBody,
+    ExplanationBody,
     ExportPath,
     ExportQuery,
     FeedbackBody,
@@ -28,6 +29,7 @@ from api.bodies import (
     SimilarQuery,
     SongPath,
     StoredBody,
+    WhyBody,
 )
 from api.exporting import FILE, JSON, SCHEMAS, accepted_exporter, as_file, cards_of
 from api.problems import described, problem_json
@@ -45,6 +47,7 @@ api = APIBlueprint("api", __name__, abp_tags=[Tag(name="recommendations")])
 
 # Read by hand: flask-openapi3 would make the schema of the header anew with each request, which takes 250 us.
 IDEMPOTENCY_KEY = "Idempotency-Key"
+NOT_BY_A_MODEL = "No model speaks for this song: it is popular, or stands together in lists with songs of the sequence."
 _HEADER = {
     "parameters": [
         {
@@ -225,6 +228,27 @@ def _outcome_json(outcome: Answer | RequestError) -> dict[str, Any]:
     if isinstance(outcome, RequestError):
         return {"error": problem_json(outcome.status, str(outcome))}
     return outcome.as_json()
+
+
+@api.post(
+    "/v1/why",
+    summary="What each song of a sequence does for a recommended song",
+    responses={200: ExplanationBody, **described(400, 404, 413, 415, 422, 503)},
+)
+def why(body: WhyBody) -> Response:
+    """Answer {"song_id": 17, "weights": [{"song_id": 4, "weight": 1.2}, {"song_id": 9, "weight": null}], "missing": null}.
+
+    A weight says by how many score points the lead of the song over all others falls without that song of the sequence; below 0
+    it speaks against it, null stands for a song that the model does not read.  `explain` of POST /v1/recommend names the three
+    that count most.  404 no such song to explain; 422 a sequence that cannot be read; 503 no model.
+    """
+    service = service_of(current_app)
+    service.recommender()
+    weights = service.live.why(body.songs, body.song_id)
+    if weights is None:
+        return jsonify(song_id=body.song_id, weights=[], missing=NOT_BY_A_MODEL)
+    pairs = [{"song_id": song_id, "weight": weight} for song_id, weight in zip(body.songs, weights, strict=True)]
+    return jsonify(song_id=body.song_id, weights=pairs, missing=None)
 
 
 @api.get("/v1/songs", summary="Find songs by words", responses={200: FoundBody, **described(422, 503)})

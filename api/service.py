@@ -9,7 +9,10 @@ from typing import Any
 from flask import Flask
 
 from api.access import Access
+from api.noted import Noted
 from api.observing import Metrics
+from api.overview import Overview
+from api.popularity import PopularityFigures
 from config import Config
 from errors import DatabaseUnreachable, RequestError, ServiceUnavailable
 from jobs.desk import RequestDesk
@@ -38,6 +41,9 @@ class Service:
     live: LiveRecommender = field(init=False)
     access: Access = field(init=False)
     metrics: Metrics = field(init=False)
+    noted: Noted = field(init=False)
+    overview: Overview = field(init=False)
+    popularity: PopularityFigures = field(init=False)
     follower: Follower | None = None  # these four are set by whoever starts them beside the app
     follower_thread: threading.Thread | None = None
     worker: Worker | None = None
@@ -47,11 +53,15 @@ class Service:
         self._completer = Completer(self.config)  # where there is no desk
         self.access = Access(self.config.service, self._active_keys)
         self.metrics = Metrics(self)
-        self.live = LiveRecommender(stage=self.metrics.stage, on_batch=self.metrics.batch, on_answer=self.metrics.answered)
+        self.noted = Noted()
+        self.overview = Overview(self)
+        self.popularity = PopularityFigures(self)
+        self.live = LiveRecommender(stage=self.metrics.stage, on_batch=self.metrics.batch, on_answer=self._answered)
 
     def recommend(self, songs: Sequence[SongId], controls: Controls) -> Answer:
         """Continue one sequence, with what the database knows of its listener and filter.  Raises RequestError."""
-        return self.live.recommend(self._completed(Query(songs=songs, controls=controls)))
+        with self.noted.timed():
+            return self.live.recommend(self._completed(Query(songs=songs, controls=controls)))
 
     def recommend_many(self, sequences: Sequence[Sequence[SongId]], controls: Controls) -> list[Answer | RequestError]:
         """Continue several for the same listener; what cannot be continued comes back as its error.  Raises RequestError."""
@@ -108,8 +118,14 @@ class Service:
         """End waiting requests and close the connections."""
         self.stopping.set()
         self.access.close()
+        self.overview.close()
+        self.popularity.close()
         if self.desk is not None:
             self.desk.close()
+
+    def _answered(self, answer: Answer) -> None:
+        self.metrics.answered(answer)
+        self.noted.answered(answer)
 
     def _completed(self, query: Query) -> Query:
         if self.desk is not None:

@@ -1,10 +1,12 @@
 """Runs and checkpoints on disk: written beside and renamed, verified by digest, and free of anything that executes.
 
 models/<run>/settings.json              every setting of the run, and the machine
+models/<run>/origin.json                what it was trained on: counts of the data, features, device, machine; not in older runs
 models/<run>/encoders/                  the encoders that belong to it (joblib, opened only after their digest matched)
 models/<run>/epoch-007/weights.safetensors     parameters and the catalogue (artist, album, features of each song)
 models/<run>/epoch-007/checkpoint.json         shapes, digests, metrics
 models/<run>/epoch-007/training_state.pt       optimiser and counters, for resuming only
+models/<run>/epoch-007/map.json         a sample of its songs laid out in the plane, where one was made
 models/<run>/best.json                  which epoch validated best
 models/<run>/history.jsonl              losses and metrics, a line per epoch
 models/<run>/finished.json              why the run ended; missing while it runs, and where it was interrupted
@@ -39,7 +41,8 @@ FORMAT_VERSION = 2
 FULL_BELOW_MB = 100  # a failed write with less than this free is put down to the disk
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
 DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
-HISTORY, FINISHED, EVALUATION = "history.jsonl", "finished.json", "evaluation.json"
+HISTORY, FINISHED, EVALUATION, ORIGIN = "history.jsonl", "finished.json", "evaluation.json", "origin.json"
+MAP = "map.json"
 VALIDATION_METRIC = "ndcg10"  # what the best checkpoint is best in
 
 # What every checkpoint.json names; a folder that lacks one of them is not ours.

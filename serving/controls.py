@@ -31,14 +31,15 @@ def _an_id(value: Any) -> Any:
     return value
 
 
-def _a_text(value: Any) -> Any:
+def storable(value: Any) -> Any:
+    """A value as it is, for pydantic to go on with; raises ValueError for a text that PostgreSQL cannot hold."""
     if isinstance(value, str) and _UNSTORABLE.search(value):
         raise ValueError("a text that PostgreSQL can hold has neither NUL nor surrogates")
     return value
 
 
 Id = Annotated[int | str, BeforeValidator(_an_id)]
-Listener = Annotated[str, BeforeValidator(_a_text), Field(min_length=1, max_length=255)]
+Listener = Annotated[str, BeforeValidator(storable), Field(min_length=1, max_length=255)]
 
 
 class Range(BaseModel):

@@ -15,9 +15,11 @@ from typing import Any
 from errors import RequestError, ServiceUnavailable
 from serving.answers import Answer, Fallback, PreparedQuery, Query
 from serving.batching import LARGEST_BATCH, MicroBatcher
+from serving.controls import Controls
 from serving.picking import Scored
-from serving.reasons import SongId
-from serving.recommender import Recommender, Stage, untimed
+from serving.popularity import RecommendedTally
+from serving.reasons import SongId, plain_id
+from serving.recommender import NOTHING_KNOWN, Recommender, Stage, untimed
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class LiveRecommender:
         self._stage, self._on_batch, self._on_answer = stage, on_batch, on_answer
         self._sides = _Sides()
         self.tally = Tally()
+        self.recommended = RecommendedTally()
         if recommender is not None:
             self.swap(recommender)
 
@@ -139,7 +142,7 @@ class LiveRecommender:
         with self._stage("prepare"):
             prepared = side.recommender.prepare(query, max_songs=side.recommender.config.max_songs)
         answer = side.recommender.finish(side.batcher.submit(prepared), self._stage)
-        self.count(answer)
+        self._count_own(answer)
         return answer
 
     def recommend_many(self, queries: Sequence[Query]) -> list[Answer | RequestError]:
@@ -160,7 +163,7 @@ class LiveRecommender:
                 scored = self._score(side.recommender, [prepared[place] for place in places])
                 for place, one in zip(places, scored, strict=True):
                     outcomes[place] = answer = side.recommender.finish(one, self._stage)
-                    self.count(answer)
+                    self._count_own(answer)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def score_together(self, recommender: Recommender, queries: Sequence[PreparedQuery]) -> list[Answer]:
@@ -176,13 +179,38 @@ class LiveRecommender:
         self.tally.add(answer)
         self._on_answer(answer)
 
+    def _count_own(self, answer: Answer) -> None:
+        """Count an answer that is stored nowhere, its songs as well; those of playlists are in the request table."""
+        self.count(answer)
+        main = self.recommender
+        if main is not None:
+            self.recommended.add(main.catalogue, answer)
+
     def similar(self, song_id: SongId, count: int) -> Answer:
         """The songs most like one; see Recommender.similar.  Raises UnknownSong, ServiceUnavailable."""
         return self._side("").recommender.similar(song_id, count)
 
+    def why(self, songs: Sequence[SongId], song_id: SongId) -> list[float | None] | None:
+        """What each song of a sequence does for another song; see Recommender.why.
+
+        Raises InvalidSequence, UnknownSong, ServiceUnavailable.
+        """
+        return self._side(key_of(Query(songs=songs, controls=Controls()))).recommender.why(songs, song_id)
+
     def search(self, text: str, count: int) -> list[dict[str, Any]]:
         """Songs whose title or artist holds all words of a text; see Recommender.search.  Raises ServiceUnavailable."""
         return self._side("").recommender.search(text, count)
+
+    def look_up(self, ids: Sequence[SongId]) -> list[dict[str, Any]]:
+        """What is known of some songs; see Recommender.look_up.  Raises InvalidSequence, ServiceUnavailable."""
+        return self._side("").recommender.look_up(ids)
+
+    def describe(self, ids: Sequence[SongId]) -> list[dict[str, Any]]:
+        """What is known of each song of the database, as Recommender.describe says; nothing while no model is loaded."""
+        recommender = self.recommender
+        if recommender is None:
+            return [{"song_id": plain_id(song_id), **NOTHING_KNOWN} for song_id in ids]
+        return recommender.describe(ids)
 
     def state(self) -> dict[str, Any]:
         """What is in service, as plain values; empty while nothing is."""

@@ -40,6 +40,8 @@ from storage.catalogue import SongCard
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
+NOTHING_KNOWN: Mapping[str, Any] = {"title": None, "artist": None, "album": None, "features": {}}
+
 
 def untimed(stage: str) -> AbstractContextManager[None]:
     """Stands in where nobody measures how long a stage takes."""
@@ -146,6 +148,10 @@ class Recommender:
         numbers = self._songs.encode(ids)
         return {id_: _card(id_, self.catalogue.describe(int(n))) for id_, n in zip(ids, numbers, strict=True) if n != UNKNOWN}
 
+    def songs_named(self, texts: Iterable[str]) -> np.ndarray:
+        """The numbers of song ids that went through a text column; what is no id of this catalogue is passed over."""
+        return _known_numbers(self._songs, texts)
+
     # --- answering -----------------------------------------------------------------------------------------------------------
 
     def recommend(self, ids: Sequence[SongId], controls: Controls | None = None) -> Answer:
@@ -240,6 +246,24 @@ class Recommender:
         songs = self._worded(Picked(numbers=ranked.numbers, scores=ranked.scores), reasons)
         return Answer(songs=songs, unknown=(), model=self.info, fallback=self._fallback(sequence.numbers))
 
+    def why(self, ids: Sequence[SongId], song_id: SongId) -> list[float | None] | None:
+        """By how many score points the lead of a song falls without each song of a sequence, in the order of the sequence.
+
+        None within for songs that the model does not read: unknown ones, and all but the newest `explained_songs`.  None alone
+        where no model speaks for the song: there is none, or it knows no song of the sequence.  Raises UnknownSong, and
+        InvalidSequence as `prepare` does.
+        """
+        query = self.prepare(Query(songs=ids, controls=Controls()), max_songs=self.config.max_songs)
+        [number] = self._songs.encode([song_id]).tolist()
+        if number == UNKNOWN:
+            raise UnknownSong(f"no song {plain_id(song_id)!r} in the catalogue")
+        if self.model_scorer is None or query.fallback is Fallback.POPULAR:
+            return None
+        falls = self.model_scorer.leave_one_out(query.sequence.numbers, np.array([number]))[:, 0]
+        places = np.flatnonzero(self._songs.encode(ids) != UNKNOWN)[-len(falls) :]
+        read = dict(zip(places.tolist(), falls.tolist(), strict=True))
+        return [read.get(place) for place in range(len(ids))]
+
     def search(self, text: str, count: int) -> list[dict[str, Any]]:
         """Songs whose title or artist holds all words of a text, the best matches first, as plain values.
 
@@ -248,6 +272,25 @@ class Recommender:
         numbers = self.catalogue.search(text, Rules.of(Controls(count=count), self.config).count)
         ids = map(plain_id, self._songs.decode(numbers))
         return [{"song_id": song_id} | self.catalogue.describe(int(n)) for song_id, n in zip(ids, numbers, strict=True)]
+
+    def look_up(self, ids: Sequence[SongId]) -> list[dict[str, Any]]:
+        """What is known of some songs, as plain values in the order asked; unknown ones are left out.
+
+        Raises InvalidSequence for ids of another type than the catalogue's.
+        """
+        numbers = self._songs.encode(ids)
+        return [self._described(song_id, int(n)) for song_id, n in zip(ids, numbers, strict=True) if n != UNKNOWN]
+
+    def describe(self, ids: Sequence[SongId]) -> list[dict[str, Any]]:
+        """What is known of each of some songs of the database, as plain values; of one that is not known, its id alone."""
+        try:
+            numbers = self._songs.encode(ids)
+        except InvalidSequence:  # the database has come to another type of ids than the model has
+            numbers = np.full(len(ids), UNKNOWN)
+        return [self._described(song_id, int(n)) for song_id, n in zip(ids, numbers, strict=True)]
+
+    def _described(self, song_id: SongId, number: int) -> dict[str, Any]:
+        return {"song_id": plain_id(song_id), **(NOTHING_KNOWN if number == UNKNOWN else self.catalogue.describe(number))}
 
     def state(self) -> dict[str, Any]:
         """How many songs it knows and how it finds them, as plain values."""
@@ -291,14 +334,14 @@ class Recommender:
             only=only,
             blocked_artists=self._artists_named(query.taste.never_artists),
         )
-        excluded = [sequence, self._songs.encode(query.controls.exclude), self._songs_named(query.taste.never)]
+        excluded = [sequence, self._songs.encode(query.controls.exclude), self.songs_named(query.taste.never)]
         # Whoever never wants to hear a song again does not want its remaster either.
         and_editions = self._editions.of_songs if rules.one_per_recording else np.unique
         return Eligible(
             hard=hard,
             excluded=and_editions(np.concatenate(excluded).astype(np.int64)),
-            skipped=and_editions(self._songs_named(query.taste.skipped)),
-            played=and_editions(self._songs_named(query.taste.played)) if rules.exclude_played_days else NO_SONGS,
+            skipped=and_editions(self.songs_named(query.taste.skipped)),
+            played=and_editions(self.songs_named(query.taste.played)) if rules.exclude_played_days else NO_SONGS,
             in_ranges=in_ranges,
             maybe_in_ranges=maybe_in_ranges,
         )
@@ -309,10 +352,6 @@ class Recommender:
         if numbers is None:
             numbers = self._filters[listed] = self._songs.encode(listed.ids)
         return numbers
-
-    def _songs_named(self, texts: Iterable[str]) -> np.ndarray:
-        """The numbers of song ids that went through a text column; what is no id of this catalogue is passed over."""
-        return _known_numbers(self._songs, texts)
 
     def _artists_named(self, texts: Iterable[str]) -> np.ndarray:
         return _known_numbers(self.catalogue.encoders.artists, texts)

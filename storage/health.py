@@ -119,6 +119,11 @@ class Queue:
     """Whether this role may read it."""
 
 
+def limit_statements(connection: Connection, seconds: float) -> None:
+    """Let no statement of this transaction take longer."""
+    connection.execute(_SQL["limit_statements"], {"milliseconds": round(1000 * seconds)})
+
+
 def read_server(connection: Connection) -> Server:
     """Version, role, and rights beyond reading."""
     with connection.cursor(row_factory=class_row(Server)) as cursor:

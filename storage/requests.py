@@ -315,3 +315,8 @@ def _touch(connection: Connection, name: str, claimed: Claimed, **parameters: An
 
 def _status(*, state: str, **rest: Any) -> RequestStatus:
     return RequestStatus(state=State(state), **rest)
+
+
+def latest_songs(connection: Connection, limit: int) -> list[tuple[int, str]]:
+    """Request and song of the newest answers, `limit` songs at most: the newest request first, its best song first."""
+    return connection.execute(_SQL["latest_songs"], {"limit": limit}).fetchall()

@@ -170,7 +170,7 @@ def test_another_method_is_told_which_ones_there_are(new_client):
     assert "POST" in response.headers["Allow"]
 
 
-@pytest.mark.parametrize("path", ["/", "/recommendations", "/requests/seven", "/requests/-1"])
+@pytest.mark.parametrize("path", ["/page", "/recommendations", "/requests/seven", "/requests/-1"])
 def test_an_unknown_address_is_not_found(new_client, path):
     assert problem_of(new_client().get(path))[0] == 404
     assert problem_of(new_client().post(path, data=b"{"))[0] == 404

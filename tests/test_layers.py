@@ -35,6 +35,7 @@ FORBIDDEN = {
     "exporters": {"torch", "flask"},
     "preprocessing_utils": {"torch", "flask"},
     "health": {"torch", "numpy", "flask"},  # asked every few seconds
+    "web": {"torch", "numpy", "storage", "psycopg", "sqlalchemy"},  # its data comes from /v1, through the browser
     "api": {"train", "engine.schedule", "engine.progress", "engine.processes"},
     "flask_app": {"train", "engine.schedule", "engine.progress", "engine.processes"},
 }

@@ -135,6 +135,14 @@ def test_publish_verifies_the_newest_run_and_has_it_answer(command, connection, 
     assert current_deployment(connection).model_id == model.model_id
 
 
+def test_publish_makes_the_map_that_is_missing_unless_none_is_wanted(command, tmp_path, monkeypatch):
+    checkpoint = find_checkpoint(small_run(tmp_path / "run"))
+    assert command("publish", str(checkpoint), "--map-songs", "0")[0] == 0
+    assert not (checkpoint / "map.json").exists()
+    assert command("publish", str(checkpoint))[0] == 0
+    assert (checkpoint / "map.json").exists()
+
+
 def test_publish_takes_the_run_that_is_named_and_takes_a_refusal_back(command, connection, tmp_path):
     run = small_run(tmp_path / "elsewhere")
     command("publish", str(run))

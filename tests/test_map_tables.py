@@ -112,4 +112,4 @@ def test_uninstall_takes_away_what_setup_brought(empty_database_url, tmp_path):
                 "(SELECT count(*) FROM pg_roles WHERE rolname = %s), (SELECT count(*) FROM songs)"
             )
             found.append(owner.execute(query, [role]).fetchone())
-    assert found == [(3, True, 1, 24), (2, False, 0, 24), (2, False, 0, 24)]
+    assert found == [(4, True, 1, 24), (2, False, 0, 24), (2, False, 0, 24)]

@@ -117,7 +117,8 @@ def run_in(image, command, **environment):
 
 def test_the_image_holds_the_code_and_all_that_it_reads(image):
     code = {str(path.relative_to(PROJECT_ROOT)) for room in ROOMS for path in files_of(room)}
-    read = {str(path.relative_to(PROJECT_ROOT)) for path in (PROJECT_ROOT / "storage").rglob("*.sql")}
+    files = [*(PROJECT_ROOT / "storage").rglob("*.sql"), *(PROJECT_ROOT / "web").glob("[st]*/*")]
+    read = {str(path.relative_to(PROJECT_ROOT)) for path in files}
     there = {str(path.relative_to(image)) for path in image.rglob("*") if path.is_file()}
     assert there == code | read | {"requirements.txt", "LICENSE"}
 

@@ -26,6 +26,7 @@ from storage.feedback import Event, Feedback, Taste, TasteWanted, add_feedback, 
 from storage.migrate import pending
 from storage.models import current_deployment, deploy
 from storage.named import as_statement
+from storage.playlists import find_playlists, name_of_playlist
 from storage.requests import add_request, request_state
 from storage.source import check_contract, sequence_by_id, songs_by_id
 from tests.jobs.world import new_worker
@@ -165,6 +166,16 @@ def test_a_list_is_read_in_its_order(world):
     with connect(world.service_url) as connection:
         songs = sequence_by_id(connection, world.folder / "mapping", world.case.playlist(3))
     assert songs[-8:] == [world.case.song(song_number(3, place)) for place in range(8)]
+
+
+def test_playlists_with_names_can_be_listed_and_read(world):
+    queries = world.folder / "mapping"
+    with connect(world.service_url) as connection:
+        listed = find_playlists(connection, queries, "", 3)
+        assert bool(listed) == (queries / "playlists.sql").exists()
+        assert [len(sequence_by_id(connection, queries, one.playlist_id)) for one in listed] == [one.n_songs for one in listed]
+        for one in listed:
+            assert name_of_playlist(connection, queries, one.playlist_id) == one.name
 
 
 def test_a_request_in_sql_is_answered_with_the_next_song(world, recommender):

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from config import FIRST_NUMBER, PROJECT_ROOT
 from dataset import TRAIN, fold_of_lists, open_snapshot
-from engine.checkpoint import HISTORY, append_history, find_checkpoint, is_finished, load_checkpoint
+from engine.checkpoint import HISTORY, ORIGIN, append_history, find_checkpoint, is_finished, load_checkpoint
 from engine.processes import process_group
 from engine.scoring import score_function
 from errors import CheckpointError, DataError, EncoderError, exit_code_of
@@ -89,6 +89,36 @@ def test_the_circle_is_learned_and_beats_every_count(world):
         scores = score([prefix])[0]
         scores[prefix] = -np.inf  # songs of the prefix are no candidates
         assert scores.argmax() == prefix[-1] + 1
+
+
+def test_a_run_stores_what_it_was_trained_on(world, tmp_path):
+    with trainer_of(world, tmp_path) as trainer:
+        origin = json.loads((trainer.folder / ORIGIN).read_text())
+        snapshot = trainer.snapshot
+    starts, ends = snapshot.ranges(TRAIN)
+    assert (origin["device"], origin["processes"], origin["features"]) == ("cpu", 1, ["tempo"])
+    assert f"torch {torch.__version__}" in origin["machine"]
+    assert origin["data"] == {
+        "songs": 2 * CIRCLE,
+        "artists": 4,
+        "albums": 4,
+        "songs_training": 2 * CIRCLE,
+        "sequences": 120,
+        "rows": 840,
+        "sequences_training": len(starts),
+        "rows_training": int((ends - starts).sum()),
+        "sequences_validation": 12,
+        "sequences_test": 12,
+    }
+
+
+@pytest.mark.parametrize(("map_songs", "n"), [(2_000, 2 * CIRCLE), (12, 12), (0, None)])
+def test_a_finished_run_has_a_map_of_its_best_model_if_asked(world, tmp_path, map_songs, n):
+    with trainer_of(world, tmp_path, num_epochs=3, keep_checkpoints=9, map_songs=map_songs) as trainer:
+        best = find_checkpoint(scripted(trainer, [0.1, 0.9, 0.2]).run())
+    maps = list(best.parent.glob("*/map.json"))
+    assert [path.parent.name for path in maps] == ([] if n is None else ["epoch-002"])
+    assert [len(json.loads(path.read_text())["songs"]) for path in maps] == ([] if n is None else [n])
 
 
 def test_a_seed_fixes_everything(world, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from errors import ConfigError
 from storage.mapping.columns import Place, Value, literal
-from storage.mapping.guess import Sequences, TableMapping
+from storage.mapping.guess import Lists, Sequences, TableMapping
 from storage.mapping.songs import ONLY_ASKED, Songs
 from storage.migrate import Migration, migrations_in
 from storage.named import SQL_FOLDER, queries
@@ -34,6 +34,7 @@ def mapped_files(mapping: TableMapping, *, role: str = DEFAULT_ROLE, folder: Pat
         "sequences.sql": sequences_file(mapping.sequences, mapping.notes),
         "sequence_by_id.sql": sequence_by_id_file(mapping.sequences),
         **({"plays_by_listener.sql": plays_by_listener_file(mapping.sequences)} if mapping.sequences.is_play_log else {}),
+        **({"playlists.sql": playlists_file(mapping.lists, mapping.sequences)} if mapping.lists else {}),
         "setup.sql": setup_file(mapping, role, folder),
         "uninstall.sql": uninstall_file(mapping, role, folder),
         "bert4musicrec.toml": settings_file(folder),
@@ -125,6 +126,26 @@ def plays_by_listener_file(sequences: Sequences) -> str:
         f"SELECT\n{columns}\nFROM {sequences.owner.table.sql} AS item\n"
         f"WHERE {sequences.owner.sql} = {{listener}}::{sequences.owner.column.type_name}\n"
         f"    AND {sequences.time.sql} >= {{since}}::timestamptz;"
+    )
+
+
+def playlists_file(lists: Lists, sequences: Sequences) -> str:
+    """playlists.sql: the playlists by name, the newest first."""
+    comment = _commented(
+        "playlists: the playlists whose name holds all words of q, or whose id q is; the newest first, at most count.",
+        "Optional: without it a playlist can only be asked for by its id.",
+    )
+    key, name = lists.key.sql, lists.name.text_sql
+    newest = [f"{lists.made.sql} DESC NULLS LAST"] if lists.made else []
+    order = ", ".join([f"{key}::text = {{q}}::text DESC", *newest, f"{key} DESC"])
+    return comment + _with_parameter(
+        f"SELECT\n    {key} AS playlist_id,\n    {name} AS name,\n"
+        f"    (SELECT count(*) FROM {sequences.owner.table.sql} AS item WHERE {sequences.owner.sql} = {key}) AS n_songs\n"
+        f"FROM {lists.key.table.sql} AS playlist\n"
+        f"WHERE {key}::text = {{q}}::text OR NOT EXISTS (\n"
+        "    SELECT FROM regexp_split_to_table(btrim(lower({q}::text)), '\\s+') AS word\n"
+        f"    WHERE strpos(lower(COALESCE({name}, '')), word) = 0\n)\n"
+        f"ORDER BY {order}\nLIMIT {{count}}::integer;"
     )
 
 
@@ -302,4 +323,4 @@ def _indented(text: str) -> str:
 def _with_parameter(text: str) -> str:
     """The text of a query with a parameter, in which a percent sign stands twice."""
     doubled = text.replace("%", "%%")
-    return re.sub(r"\{(song_ids|sequence_id|listener|since)\}", r"%(\1)s", doubled) + "\n"
+    return re.sub(r"\{(song_ids|sequence_id|listener|since|q|count)\}", r"%(\1)s", doubled) + "\n"

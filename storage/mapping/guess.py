@@ -23,6 +23,7 @@ from storage.mapping.names import (
     NO_PLAY_WORDS,
     PLAY_WORDS,
     PLAYED,
+    PLAYLIST_NAMES,
     PLAYLIST_WORDS,
     POSITIONS,
     SONG_TABLES,
@@ -68,11 +69,23 @@ class Sequences:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lists:
+    """Where the names of playlists stand."""
+
+    key: Place
+    name: Place
+    made: Place | None
+    """By when they were made the newest ones come first; None: by the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableMapping:
     """All that the query files need."""
 
     songs: Songs
     sequences: Sequences
+    lists: Lists | None
+    """None where playlists have no names that could be found."""
     notes: tuple[str, ...]
     """What the owner must know: zones that were assumed, orders that are not known, indexes that are missing."""
 
@@ -84,6 +97,8 @@ class TableMapping:
         for join in (*self.songs.joins, *filter(None, [self.sequences.join])):
             yield from join.places
         yield from (self.sequences.owner, self.sequences.song, *self.sequences.sort)
+        if self.lists is not None:
+            yield from filter(None, [self.lists.key, self.lists.name, self.lists.made])
 
 
 def map_tables(tables: Sequence[Table], *, songs: str | None = None, sequences: str | None = None, zone: str) -> TableMapping:
@@ -103,6 +118,7 @@ def map_tables(tables: Sequence[Table], *, songs: str | None = None, sequences: 
     return TableMapping(
         songs=describe_songs(tables, song_candidate.table, key, song_candidate.because),
         sequences=described,
+        lists=None if described.is_play_log else _lists(tables, described.owner),
         notes=tuple(_notes(described, zone)),
     )
 
@@ -310,16 +326,31 @@ def _truth(table: Table, names: Sequence[str]) -> Value | None:
 
 def _made_at(tables: Sequence[Table], owner: Place) -> tuple[Place, Join] | None:
     """When a playlist was made, where its songs have no time of their own."""
+    there = _playlist_of(tables, owner)
+    made = None if there is None else find(there.table, ADDED, TIME_KINDS)
+    if there is None or made is None:
+        return None
+    join = Join(sql=f"JOIN {there.table.sql} AS playlist ON {there.sql} = {owner.sql}", places=(there,))
+    return replace(there, column=made), join
+
+
+def _lists(tables: Sequence[Table], owner: Place) -> Lists | None:
+    """The table of playlists, where the rows refer to one that has names."""
+    key = _playlist_of(tables, owner)
+    name = None if key is None else find(key.table, PLAYLIST_NAMES, {Kind.TEXT})
+    if key is None or name is None:
+        return None
+    made = find(key.table, ADDED, TIME_KINDS)
+    return Lists(key=key, name=replace(key, column=name), made=None if made is None else replace(key, column=made))
+
+
+def _playlist_of(tables: Sequence[Table], owner: Place) -> Place | None:
+    """The column of a table of playlists that the rows of playlists refer to."""
     reference = owner.table.reference_of(owner.column.name)
     playlists = next((table for table in tables if reference and refers(reference, table)), None)
     if reference is None or playlists is None:
         return None
-    made = find(playlists, ADDED, TIME_KINDS)
-    if made is None:
-        return None
-    there = Place(alias="playlist", table=playlists, column=playlists.column(reference.referred))
-    join = Join(sql=f"JOIN {playlists.sql} AS playlist ON {there.sql} = {owner.sql}", places=(there,))
-    return Place(alias="playlist", table=playlists, column=made), join
+    return Place(alias="playlist", table=playlists, column=playlists.column(reference.referred))
 
 
 def _time(place: Place, zone: str) -> Value:

@@ -19,6 +19,7 @@ TITLES = ("title", "name", "song_title", "song_name", "track_title", "track_name
 
 PLAYLIST_WORDS = {"playlist", "mix", "mixtape", "setlist", "set", "crate", "session", "list", "queue", "station", "show"}
 PLAYLIST_IDS = ("playlist_id", "mix_id", "mixtape_id", "setlist_id", "set_id", "crate_id", "session_id", "list_id", "playlist")
+PLAYLIST_NAMES = ("name", "title", "playlist_name", "label")
 POSITIONS = (
     *("position", "pos", "rank", "sort_order", "sort_index", "sort", "order_index", "order_number", "order_no", "order"),
     *("ordering", "ordinal", "idx", "index", "seq", "sequence", "place", "item_order", "track_order", "song_order"),

@@ -1,4 +1,8 @@
--- What `cli.py doctor` asks; {names} are filled in as SQL, the user's own queries among them.
+-- What `cli.py doctor` and the overview of the service ask; {names} are filled in as SQL, the user's own queries among them.
+
+-- name: limit_statements
+-- Bounds every later statement of this transaction.
+SELECT set_config('statement_timeout', %(milliseconds)s::text, true);
 
 -- name: server
 -- The server, and what this role may do that a service should not.

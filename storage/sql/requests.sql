@@ -155,6 +155,13 @@ FROM recommender.recommendation
 WHERE request_id = %(request_id)s
 ORDER BY rank;
 
+-- name: latest_songs
+-- The songs of the newest answers, read backwards through the primary key.
+SELECT request_id, song_id
+FROM recommender.recommendation
+ORDER BY request_id DESC, rank
+LIMIT %(limit)s;
+
 -- name: depth
 -- How much is open, and since when the oldest waits.
 SELECT

@@ -2,18 +2,24 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from api.access import Access
 from config import Config, ServiceConfig
 from errors import InvalidSequence, RequestError, UnknownSong
 from flask_app import create_app, service_of
+from serving.answers import Query
+from serving.controls import Controls
+from serving.popularity import RecommendedTally
 from serving.reasons import Reason, ReasonKind
 from storage.catalogue import SongCard
 from storage.keys import ApiKey, hash_of
+from tests.serving.small import small_recommender
 
 MODEL = {"model_id": "run/epoch-001/0123456789ab", "version": "0123456789ab", "trained_at": "2026-01-02T03:04:05+00:00"}
 SONG = {"song_id": "s05", "rank": 1, "score": 1.5, "reasons": [{"kind": "same_artist", "text": "same artist as song s00"}]}
+FOUND = {"title": None, "artist": None, "album": None, "features": {}}
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 LAN = Config(service=ServiceConfig(host="0.0.0.0"))
 
@@ -46,6 +52,7 @@ class FakeInfo:
     model_id = MODEL["model_id"]
     version = MODEL["version"]
     trained_at = datetime.fromisoformat(MODEL["trained_at"])
+    path = Path("run") / "epoch-001"
 
     def as_json(self):
         return MODEL
@@ -53,6 +60,11 @@ class FakeInfo:
 
 class FakeRecommender:
     info = FakeInfo()
+    catalogue = small_recommender().catalogue
+    model_scorer = None  # nothing is scored
+
+    def songs_named(self, texts):
+        return self.catalogue.songs.encode(list(texts))
 
     def id_from(self, text):
         return text
@@ -73,7 +85,12 @@ class FakeLive:
 
     def __init__(self, recommender=None):
         self.recommender = recommender or FakeRecommender()
+        self.recommended = RecommendedTally()
         self.asked = []
+
+    @property
+    def recommenders(self):
+        return [] if self.recommender is None else [self.recommender]
 
     def recommend(self, query):
         self.asked.append(query)
@@ -97,8 +114,20 @@ class FakeLive:
             raise UnknownSong(f"no song {song_id!r} in the catalogue")
         return FakeAnswer()
 
+    def why(self, songs, song_id):
+        self.recommend(Query(songs=songs, controls=Controls()))
+        if not is_known(song_id):
+            raise UnknownSong(f"no song {song_id!r} in the catalogue")
+        return [0.5 if is_known(song) else None for song in songs]
+
     def search(self, text, count):
         return [{"song_id": "s05", "title": text, "artist": None, "album": None, "features": {}}][:count]
+
+    def look_up(self, ids):
+        return [FOUND | {"song_id": song_id} for song_id in ids if is_known(song_id)]
+
+    def describe(self, ids):
+        return [FOUND | {"song_id": str(song_id)} for song_id in ids]
 
     def state(self):
         return {"new_songs": 3, "index": "int8"}

@@ -18,6 +18,7 @@ from storage.requests import (
     fail,
     finish,
     finish_many,
+    latest_songs,
     listen,
     queue_depth,
     recommendations_of,
@@ -57,6 +58,15 @@ def test_requests_are_claimed_in_the_order_in_which_they_came(queue):
     assert playlists(claim(queue, "w", limit=2)) == ["p0", "p1"]
     assert playlists(claim(queue, "w", limit=2)) == ["p2"]
     assert claim(queue, "w", limit=2) == []
+
+
+def test_the_newest_answers_come_first_each_with_its_best_song_first(queue):
+    assert latest_songs(queue, 10) == []
+    first, second, _ = claim(queue, "w", limit=3)
+    finish(queue, first, [RankedSong(song_id="a", score=2), RankedSong(song_id="b", score=1)], model_id="m")
+    finish(queue, second, [RankedSong(song_id="b", score=2), RankedSong(song_id="c", score=1)], model_id="m")
+    songs = [(second.request_id, "b"), (second.request_id, "c"), (first.request_id, "a"), (first.request_id, "b")]
+    assert (latest_songs(queue, 10), latest_songs(queue, 3)) == (songs, songs[:3])
 
 
 def test_two_workers_never_claim_the_same_request(queue, another_connection):

@@ -7,6 +7,7 @@ from config import PROJECT_ROOT, DatabaseConfig
 from errors import SchemaError
 from storage.feedback import Event, Feedback, Taste, TasteWanted, add_feedback, tastes_of
 from storage.filters import songs_of_filter
+from storage.health import read_queue
 from storage.keys import active_keys, create_key, revoke_key
 from storage.migrate import migrate
 from storage.models import (
@@ -21,7 +22,8 @@ from storage.models import (
     roll_back,
 )
 from storage.named import as_statement
-from storage.requests import RankedSong, add_request, claim, finish
+from storage.playlists import find_playlists
+from storage.requests import RankedSong, add_request, claim, finish, latest_songs
 from storage.source import check_contract
 
 STORAGE = PROJECT_ROOT / "storage"
@@ -54,6 +56,9 @@ def test_the_service_can_do_its_work(service):
     assert roll_back(service) == current_deployment(service)
     add_request(service, "p")
     assert finish(service, claim(service, "w")[0], [RankedSong(song_id="s", score=1)], model_id="m")
+    assert [song for _, song in latest_songs(service, 9)] == ["s"]
+    assert find_playlists(service, DatabaseConfig().queries_folder, "", 9) == []
+    assert read_queue(service).is_usable
 
 
 def test_the_service_takes_feedback_in_counts_its_answers_and_reads_keys_and_tastes(service):

@@ -38,6 +38,24 @@ def test_the_queries_of_playlists(tmp_path):
     )
 
 
+def test_playlists_with_names_can_be_listed(tmp_path):
+    made = playlists("playlists", column("created_at", Kind.ZONED_TIME))
+    assert sql_of(files_of(SONGS, ARTISTS, made, ROWS, folder=tmp_path)["playlists.sql"]) == (
+        "SELECT\n    playlist.id AS playlist_id,\n    playlist.name AS name,\n"
+        "    (SELECT count(*) FROM public.playlist_songs AS item WHERE item.playlist_id = playlist.id) AS n_songs\n"
+        "FROM public.playlists AS playlist\nWHERE playlist.id::text = %(q)s::text OR NOT EXISTS (\n"
+        "    SELECT FROM regexp_split_to_table(btrim(lower(%(q)s::text)), '\\s+') AS word\n"
+        "    WHERE strpos(lower(COALESCE(playlist.name, '')), word) = 0\n)\n"
+        "ORDER BY playlist.id::text = %(q)s::text DESC, playlist.created_at DESC NULLS LAST, playlist.id DESC\n"
+        "LIMIT %(count)s::integer;"
+    )
+
+
+@pytest.mark.parametrize("lists", [[table("playlists", column("id", Kind.WHOLE))], []], ids=["no name", "no table"])
+def test_playlists_without_names_cannot(tmp_path, lists):
+    assert "playlists.sql" not in files_of(SONGS, ARTISTS, *lists, ROWS, folder=tmp_path)
+
+
 def test_the_plays_of_a_listener_are_looked_for_in_a_play_log_only(tmp_path):
     log = plays(time=Kind.NAIVE_TIME, leads_index=frozenset({"user_id"}))
     assert sql_of(files_of(songs(), log, folder=tmp_path)["plays_by_listener.sql"]) == (
@@ -54,6 +72,7 @@ def test_the_service_may_read_what_the_queries_read_and_no_other_column(tmp_path
         "GRANT USAGE ON SCHEMA public TO recommender_service;",
         "GRANT SELECT (id, name) ON public.artists TO recommender_service;",
         'GRANT SELECT (playlist_id, song_id, "order") ON public.playlist_songs TO recommender_service;',
+        "GRANT SELECT (id, name) ON public.playlists TO recommender_service;",
         "GRANT SELECT (id, title, artist_id) ON public.songs TO recommender_service;",
     ]
 
