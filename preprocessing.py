@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 # Columns of the songs query that are not features, whatever their type.
 SONG_IDS = ("song_id", "artist_id", "album_id")
 NAMES = ("title", "artist_name", "album_title")
+FEATURE_SOURCE = "feature_source"  # a text: who measured the features of a song
 SEQUENCE_COLUMNS = ("sequence_id", "song_id", "listened_at", "group_id", "is_recommended")
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
@@ -204,7 +205,7 @@ def read_songs(url: str, queries: Path, left_out: Counter[str], *, progress: boo
     Raises DataError without a row.
     """
     with stream_songs(url, queries) as reader:
-        names = [field.name for field in reader.schema if field.name in SONG_IDS or _is_feature(field)]
+        names = [field.name for field in reader.schema if field.name in (*SONG_IDS, FEATURE_SOURCE) or _is_feature(field)]
         batches = [batch.select(names) for batch in _with_progress(reader, "songs", progress)]
         table = pa.Table.from_batches(batches, pa.schema([reader.schema.field(name) for name in names]))
     if not len(table):
@@ -214,7 +215,8 @@ def read_songs(url: str, queries: Path, left_out: Counter[str], *, progress: boo
     first_rows, ids = _first_rows(as_arrow(kept["song_id"], "song"))
     left_out["rows of songs listed before"] += len(kept) - len(ids)
     kept = kept.take(first_rows) if len(ids) < len(kept) else kept
-    features = [name for name in names if name not in SONG_IDS]
+    features = [name for name in names if name not in (*SONG_IDS, FEATURE_SOURCE)]
+    _tell_of_sources(kept)
     log.info("songs: %d rows in, %d songs out; numeric columns: %s", len(table), len(ids), ", ".join(features) or "none")
     return Catalogue(
         songs=IdEncoder("song").extend(ids),
@@ -222,6 +224,21 @@ def read_songs(url: str, queries: Path, left_out: Counter[str], *, progress: boo
         album_ids=_ids_or_nulls(kept, "album_id"),
         features=kept.select(features),
     )
+
+
+def _tell_of_sources(songs: pa.Table) -> None:
+    """Warn where several programs measured the features: they are scaled as one, and what they call loud may differ."""
+    if FEATURE_SOURCE not in songs.column_names:
+        return
+    counts = pc.value_counts(songs[FEATURE_SOURCE].drop_null()).to_pylist()
+    if len(counts) > 1:
+        by_size = sorted(counts, key=lambda count: (-count["counts"], str(count["values"])))
+        told = ", ".join(f"{count['values']}: {count['counts']} songs" for count in by_size)
+        log.warning(
+            "features come from %d sources (%s) and are scaled as one: their scales may differ, so better keep one of them",
+            len(counts),
+            told,
+        )
 
 
 def read_sequences(
@@ -609,7 +626,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 def _is_feature(field: pa.Field) -> bool:
     """Whether a column is numeric, and neither id nor name."""
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-    return field.name not in (*SONG_IDS, *NAMES) and any(test(field.type) for test in tests)
+    return field.name not in (*SONG_IDS, *NAMES, FEATURE_SOURCE) and any(test(field.type) for test in tests)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -529,6 +529,15 @@ def arguments(config: Config) -> list[str]:
     return [str(part) for option in folders.items() for part in option]
 
 
+def test_features_of_several_programs_are_told_of(configure, caplog):
+    config = configure()
+    of_two = "UPDATE music.song SET feature_source = CASE WHEN song_id = 's1' THEN 'librosa' ELSE 'spotify' END"
+    execute(config.database.url, MUSIC + of_two)
+    assert not any("source" in name for name in run(config).feature_names)
+    [told] = [message for message in caplog.messages if "sources" in message]
+    assert told.startswith("features come from 2 sources (spotify: 5 songs, librosa: 1 songs) and are scaled as one")
+
+
 def test_the_command_writes_the_snapshot_shows_bars_and_logs_rows_in_and_out(configure, capsys, caplog):
     config = configure(songs=SONGS, sequences=SEQUENCES)
     caplog.set_level(logging.INFO)

@@ -1,7 +1,8 @@
 -- songs: one row per song.  Only song_id is required.
 --
 -- song_id, artist_id, album_id keep their type (integer, uuid or text) all the way in and out; do not cast them.
--- Every other numeric or boolean column is taken as a feature of the song; NULL means that it is not known.
+-- feature_source, a text, says who measured the features.  Every other numeric or boolean column is taken as a feature of the song;
+-- NULL means that it is not known.
 SELECT
     song.song_id,
     song.artist_id,
@@ -11,6 +12,7 @@ SELECT
     album.title AS album_title,
     song.isrc,
     song.recording_mbid::text AS recording_mbid,
+    song.feature_source,
     song.explicit,
     song.mode,
     song.disc_number,
