@@ -3,6 +3,7 @@
 demo          the whole way on the made-up catalogue of `demo data`: import, preprocess, train, evaluate, continue a playlist
 migrate       bring the schemas `music` and `recommender` of the database up to date
 import        read what a service exported, histories or playlists, into the schema `music`
+features      compute tempo, key, loudness and energy of songs from one's own audio files (optional packages)
 map           guess which of your tables are songs and sequences; write queries and setup.sql to review
 doctor        say in one screen whether your tables will do, and why not
 preprocess    database -> encoders and snapshot          (the same as preprocessing.py)
@@ -35,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+import audio_features
 import doctor
 import flask_app
 import health
@@ -194,6 +196,7 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "demo": demo_command,
     "migrate": migrate_command,
     "import": import_command,
+    "features": audio_features.features_command,
     "map": map_tables.main,
     "doctor": doctor.main,
     "preprocess": preprocessing.main,

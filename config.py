@@ -86,6 +86,10 @@ class ImportConfig:
     """Plays of one song that two sources tell are the same one when they begin at most this far apart."""
     session_gap_minutes: float = 30.0
     """A pause of more than this ends a listening session, for all plays in the schema `music`."""
+    audio_seconds: float = 90.0
+    """So much from the middle of an audio file is analysed for tempo, key and energy."""
+    audio_processes: int = 0
+    """Audio files that are analysed at the same time, in processes of about 400 MB each; 0: one for each core."""
 
     def __post_init__(self) -> None:
         _require(0 < len(self.listener) <= 200 and '"' not in self.listener, "listener", repr(self.listener),
@@ -95,6 +99,8 @@ class ImportConfig:
         _require(0 < self.min_play_share <= 1, "min_play_share", self.min_play_share, "above 0 and at most 1")
         _require(0 < self.session_gap_minutes <= 10_000, "session_gap_minutes", self.session_gap_minutes,
                  "above 0 and at most 10,000")  # fmt: skip
+        _require(10 <= self.audio_seconds <= 600, "audio_seconds", self.audio_seconds, "between 10 and 600")
+        _require(0 <= self.audio_processes <= 256, "audio_processes", self.audio_processes, "between 0 and 256")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from importers.listenbrainz import LISTENBRAINZ
 from importers.m3u import M3U
 from importers.maloja import MALOJA
 from importers.movielens import import_movielens, is_movielens
+from importers.own_json import OWN_JSON
 from importers.scrobbler_log import SCROBBLER_LOG
 from importers.spotify import SPOTIFY
 from importers.spotify_account import SPOTIFY_ACCOUNT
@@ -52,7 +53,7 @@ FORMATS: Sequence[Format] = (
     *(SPOTIFY, LISTENBRAINZ, LASTFM, MALOJA, SCROBBLER_LOG),
     *(SPOTIFY_ACCOUNT, LASTFM_MINUTES),
     *(LASTFM_1K, YAMBDA),
-    *(SPOTIFY_PLAYLISTS, EXPORTIFY, JSPF, M3U),
+    *(SPOTIFY_PLAYLISTS, EXPORTIFY, OWN_JSON, JSPF, M3U),
 )
 """Exports, in the order in which they are asked for their files; where two tell the same plays, the exact one comes first."""
 AUTO = "auto"

@@ -178,7 +178,7 @@ def test_no_file_names_a_path_of_somebodys_machine():
 def test_every_pinned_package_has_its_line_in_the_decisions():
     pinned = {
         line.partition("==")[0]
-        for name in ("requirements.txt", "requirements-dev.txt")
+        for name in ("requirements.txt", "requirements-dev.txt", "requirements-audio.txt")
         for line in (PROJECT_ROOT / name).read_text(encoding="utf-8").splitlines()
         if "==" in line
     }

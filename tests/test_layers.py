@@ -14,7 +14,7 @@ FLOORS = [
     {"memory"},
     {"preprocessing_utils", "model", "evaluation", "storage"},
     {"dataset", "importers", "exporters", "map_tables", "doctor", "health"},
-    {"preprocessing", "engine"},
+    {"preprocessing", "engine", "audio_features"},
     {"serving", "train"},
     {"jobs", "web", "manage"},
     {"api"},

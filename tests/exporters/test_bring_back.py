@@ -29,7 +29,9 @@ def songs(connection):
     return LISTED
 
 
-@pytest.mark.parametrize(("extension", "source"), [("jspf", "jspf"), ("csv", "exportify"), ("m3u8", "m3u")])
+@pytest.mark.parametrize(
+    ("extension", "source"), [("jspf", "jspf"), ("csv", "exportify"), ("m3u8", "m3u"), ("json", "playlist-json")]
+)
 def test_the_same_songs_come_back(connection, songs, extension, source, tmp_path):
     if extension == "m3u8":  # files are told by name or by the place where an import has met them
         songs = [song_id for song_id in songs if song_id != "by isrc"]

@@ -13,6 +13,7 @@ from importers.exportify import EXPORTIFY
 from importers.files import TextFile
 from importers.jspf import JSPF
 from importers.m3u import M3U
+from importers.own_json import OWN_JSON
 from importers.records import Heard
 from tests.exporters.small import CREATED
 from tests.importers.handed import left_out, read
@@ -93,6 +94,15 @@ def test_csv(exported):
     expected = [song for song in map(heard, exported.songs) if can_be_found_again(song)]
     assert [place.heard for place in places] == expected
     assert all(place.name == known(exported.name) or place.name == "a" for place in places)
+    assert sum(left_out(tally).values()) == len(exported.songs) - len(expected)
+
+
+@given(LISTS)
+def test_json(exported):
+    places, tally = read(OWN_JSON, handed(EXPORTERS["json"].write(exported, Target()), "json"))
+    expected = [song for song in map(heard, exported.songs) if can_be_found_again(song)]
+    assert [place.heard for place in places] == expected
+    assert all(place.name == (known(exported.name) or "a") for place in places)
     assert sum(left_out(tally).values()) == len(exported.songs) - len(expected)
 
 

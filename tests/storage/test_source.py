@@ -33,7 +33,8 @@ INSERT INTO music.playlist_song (playlist_id, position, song_id)
 VALUES ('p1', 0, 's2'), ('p1', 1, 's1'), ('p1', 2, 's2'), ('p2', 5, 's3');
 INSERT INTO music.listen (user_id, listened_at, song_id, skipped) VALUES
     ('u:1', '2024-01-01 10:00Z', 's1', false),
-    ('u:1', '2024-01-01 10:30Z', 's2', true),
+    ('u:1', '2024-01-01 10:30Z', 's2', false),
+    ('u:1', '2024-01-01 10:40Z', 's3', true),
     ('u:1', '2024-01-01 11:00:01Z', 's3', NULL),
     ('v', '2024-01-01 10:40Z', 's1', NULL);
 """
@@ -97,7 +98,7 @@ def test_playlists_and_sessions_come_in_their_order(database_url, music):
     rows = stream_sequences(database_url, MUSIC).read_all().select(["sequence_id", "song_id"]).to_pylist()
     assert [tuple(row.values()) for row in rows] == [
         ("listen:u:1:0", "s1"),
-        ("listen:u:1:0", "s2"),  # exactly 30 minutes later: still the same session
+        ("listen:u:1:0", "s2"),  # exactly 30 minutes later: still the same session; s3 was skipped in it
         ("listen:u:1:1", "s3"),
         ("listen:v:0", "s1"),
         ("p1", "s2"),
@@ -107,7 +108,7 @@ def test_playlists_and_sessions_come_in_their_order(database_url, music):
     ]
 
 
-def test_a_row_tells_time_group_and_skip(database_url, music):
+def test_a_row_tells_its_time_and_group(database_url, music):
     rows = stream_sequences(database_url, MUSIC).read_all().to_pylist()
     assert rows[1] == {
         "sequence_id": "listen:u:1:0",
@@ -115,7 +116,7 @@ def test_a_row_tells_time_group_and_skip(database_url, music):
         "position": 2,
         "listened_at": datetime(2024, 1, 1, 10, 30, tzinfo=UTC),
         "ms_played": None,
-        "skipped": True,
+        "skipped": False,
         "is_recommended": None,
         "group_id": None,
     }
