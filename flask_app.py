@@ -5,8 +5,11 @@
     POST /v1/recommend/batch        several sequences at once
     GET  /v1/requests/N             what became of a playlist's request, with its songs once it is done
     GET  /v1/songs?q=...            search;  /v1/songs/ID/similar  the songs most like one
+    POST /v1/songs/lookup           songs by their ids;  GET /v1/playlists, /v1/playlists/ID  playlists and their songs
     POST /v1/feedback               played, skipped, liked, never again
-    GET  /v1/models                 POST /v1/models/ID/activate, /v1/models/rollback
+    GET  /v1/models                 POST /v1/models/ID/activate, /v1/models/rollback;  GET /v1/models/ID/card  how it was trained
+    GET  /v1/map                    the songs laid out by what is alike;  POST /v1/map/places  where some lie
+    GET  /v1/figures/popularity     what is recommended beside what is played;  GET /v1/overview  the health of the service
     GET  /healthz, /readyz, /metrics, /openapi
 
 The routes are in `api`; here they become an app, and the app a process.  Nothing happens at import.

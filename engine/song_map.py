@@ -82,7 +82,7 @@ def lay_out(vectors: np.ndarray) -> np.ndarray:
     perplexity = min(PERPLEXITY, (n - 1) / 3)
     with threadpool_limits(THREADS):
         fewer = PCA(min(DIMENSIONS, D, n - 1), svd_solver="full").fit_transform(vectors)
-        placed = TSNE(init="pca", perplexity=perplexity, max_iter=ROUNDS, random_state=0).fit_transform(fewer)
+        placed = TSNE(init="pca", perplexity=perplexity, max_iter=ROUNDS, random_state=0).fit_transform(fewer).astype(np.float64)
     low, width = placed.min(axis=0), np.ptp(placed, axis=0).max()
     if not np.isfinite(placed).all() or width == 0:
         raise ValueError("its embeddings cannot be laid out")
