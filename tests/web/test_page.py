@@ -338,6 +338,18 @@ def test_without_the_database_lists_are_continued_and_the_rest_says_what_is_miss
     expect(place.get_by_role("region", name="Models")).to_be_visible()
 
 
+def test_a_service_without_a_database_continues_lists_and_says_what_it_lacks(visit, app, world):
+    bare = create_app(world.config, recommender=service_of(app).live.recommender)
+    with address_of(bare) as address:
+        page = visit(at=address)
+        expect(page.locator("#suggestions .empty")).to_be_visible()
+        page.get_by_label("Add a song").fill("solstice lumden")
+        page.get_by_label("Add a song").press("Enter")  # before anything was found
+        assert len(suggested(page)) == 10
+        assert listed(page) == ["Rose Solstice"]
+        expect(panel(page, "Health")).to_contain_text("start the service with DATABASE_URL")
+
+
 @pytest.fixture
 def locked(app, world):
     """(address, text of a key) of a service that asks for keys."""
