@@ -40,10 +40,10 @@ WITH RECURSIVE asked AS (
     SELECT
         listen.user_id,
         listen.listened_at,
-        listen.listened_at - lag(listen.listened_at) OVER in_time > INTERVAL '30 minutes' AS begins_session,
+        listen.listened_at - lag(listen.listened_at) OVER in_time > (SELECT session_gap FROM music.listening) AS begins_session,
         row_number() OVER in_time AS place
     FROM latest
-    JOIN music.listen ON listen.user_id = latest.user_id
+    JOIN music.listen ON listen.user_id = latest.user_id AND listen.skipped IS NOT TRUE
     WINDOW in_time AS (PARTITION BY listen.user_id ORDER BY listen.listened_at, listen.song_id)
 ), session_start AS (
     SELECT
@@ -61,7 +61,7 @@ WITH RECURSIVE asked AS (
         made_at,
         COALESCE(
             n_songs,
-            (SELECT count(*) FROM music.listen WHERE listen.user_id = session_start.user_id) - place + 1
+            (SELECT count(*) FROM music.listen WHERE listen.user_id = session_start.user_id AND skipped IS NOT TRUE) - place + 1
         ) AS n_songs
     FROM session_start
 ), session AS (
