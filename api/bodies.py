@@ -130,6 +130,7 @@ class WhyBody(Body):
 
     songs: Ids = Field(description="song ids as the database has them, oldest first")
     song_id: Id = Field(description="the song to explain")
+    listener: Text | None = Field(None, description="whom it was recommended to, where that was said")
 
 
 class BatchBody(Controls):

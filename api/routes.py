@@ -244,7 +244,7 @@ def why(body: WhyBody) -> Response:
     """
     service = service_of(current_app)
     service.recommender()
-    weights = service.live.why(body.songs, body.song_id)
+    weights = service.live.why(body.songs, body.song_id, body.listener)
     if weights is None:
         return jsonify(song_id=body.song_id, weights=[], missing=NOT_BY_A_MODEL)
     pairs = [{"song_id": song_id, "weight": weight} for song_id, weight in zip(body.songs, weights, strict=True)]

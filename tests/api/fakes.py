@@ -114,8 +114,8 @@ class FakeLive:
             raise UnknownSong(f"no song {song_id!r} in the catalogue")
         return FakeAnswer()
 
-    def why(self, songs, song_id):
-        self.recommend(Query(songs=songs, controls=Controls()))
+    def why(self, songs, song_id, listener=None):
+        self.recommend(Query(songs=songs, controls=Controls(listener=listener)))
         if not is_known(song_id):
             raise UnknownSong(f"no song {song_id!r} in the catalogue")
         return [0.5 if is_known(song) else None for song in songs]

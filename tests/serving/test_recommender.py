@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from config import MASK, PAD, ServiceConfig
-from errors import EncoderError, InvalidSequence
+from errors import EncoderError, InvalidSequence, UnknownSong
 from preprocessing_utils import save_encoders
 from serving.answers import Query
 from serving.controls import Controls
@@ -149,6 +149,25 @@ def test_each_song_has_a_reason_that_points_at_the_sequence():
     assert [(reason.kind, reason.song_id) for reason in reasons["s06"]] == [(ReasonKind.SAME_ALBUM, "s00")]
     assert [(reason.kind, reason.song_id) for reason in reasons["s03"]] == [(ReasonKind.SAME_ARTIST, "s00")]
     assert [(reason.kind, reason.song_id) for reason in reasons["s11"]] == [(ReasonKind.WHOLE_SEQUENCE, None)]
+
+
+def test_what_each_song_does_for_another_is_what_explained_answers_name_the_largest_parts_of():
+    recommender = small_recommender()
+    songs = ["s07", "s03", "never seen", "s01", "s08", "s02", "s05"]
+    answer = recommender.recommend(songs, Controls(count=2, explain=True))
+    for song in answer.songs:
+        weights = recommender.why(songs, song.song_id)
+        unread = [place for place, weight in enumerate(weights) if weight is None]
+        assert unread == [0, 2]  # of the six songs that are known the newest five are read
+        named = {reason.song_id: reason.weight for reason in song.reasons if reason.kind is ReasonKind.BECAUSE_OF}
+        largest = sorted(zip(songs, weights, strict=True), key=lambda pair: -(pair[1] or 0))[: len(named)]
+        assert named == {song_id: pytest.approx(weight, abs=1e-5) for song_id, weight in largest}
+
+
+def test_no_model_speaks_for_what_is_popular_and_an_unknown_song_is_refused():
+    assert small_recommender().why(["never seen"], "s05") is None
+    with pytest.raises(UnknownSong, match="no song 'other' in the catalogue"):
+        small_recommender().why(["s05"], "other")
 
 
 def test_an_explained_answer_names_the_songs_it_is_because_of():

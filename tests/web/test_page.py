@@ -52,7 +52,7 @@ def panel(page, name):
 # --- a list and its suggestions ----------------------------------------------------------------------------------------------
 
 
-def test_before_there_is_a_list_the_page_says_how_to_begin(visit, picture):
+def test_before_there_is_a_list_the_page_says_how_to_begin(visit):
     page = visit()
     start = page.locator("#suggestions .empty")
     expect(start).to_contain_text("Nothing to continue yet")
@@ -126,7 +126,7 @@ def test_never_is_remembered_for_the_listener_who_is_named(visit, world):
     assert stored == [("never_again",)]
 
 
-def test_controls_that_were_changed_are_sent_and_the_rest_is_not(visit, picture):
+def test_controls_that_were_changed_are_sent_and_the_rest_is_not(visit):
     page = visit()
     take_playlist(page)
     page.get_by_text("Controls", exact=True).click()
@@ -145,7 +145,6 @@ def test_controls_that_were_changed_are_sent_and_the_rest_is_not(visit, picture)
     with page.expect_request("**/v1/recommend") as asked:
         page.keyboard.press("ArrowRight")
     assert asked.value.post_data_json["discovery"] == 0.55
-    picture(page, "controls")
     page.get_by_role("button", name="Back to the defaults").click()
     expect(page.locator("#suggestions .song")).to_have_count(10)
 
@@ -310,7 +309,7 @@ def test_health_names_the_database_the_model_and_the_last_errors(visit, world, p
 # --- what goes wrong ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_the_database_lists_are_continued_and_the_rest_says_what_is_missing(visit, world, server_url, picture):
+def test_without_the_database_lists_are_continued_and_the_rest_says_what_is_missing(visit, world, server_url):
     page = visit(refused=(503,))
     take_playlist(page)
     with away(world.url, server_url):
@@ -339,6 +338,18 @@ def test_without_the_database_lists_are_continued_and_the_rest_says_what_is_miss
     expect(place.get_by_role("region", name="Models")).to_be_visible()
 
 
+def test_a_service_without_a_database_continues_lists_and_says_what_it_lacks(visit, app, world):
+    bare = create_app(world.config, recommender=service_of(app).live.recommender)
+    with address_of(bare) as address:
+        page = visit(at=address)
+        expect(page.locator("#suggestions .empty")).to_be_visible()
+        page.get_by_label("Add a song").fill("solstice lumden")
+        page.get_by_label("Add a song").press("Enter")  # before anything was found
+        assert len(suggested(page)) == 10
+        assert listed(page) == ["Rose Solstice"]
+        expect(panel(page, "Health")).to_contain_text("start the service with DATABASE_URL")
+
+
 @pytest.fixture
 def locked(app, world):
     """(address, text of a key) of a service that asks for keys."""
@@ -350,7 +361,7 @@ def locked(app, world):
         yield address, key.text
 
 
-def test_a_key_is_asked_for_refused_and_taken(visit, locked, picture):
+def test_a_key_is_asked_for_refused_and_taken(visit, locked):
     address, key = locked
     page = visit(at=address, refused=(401, 403))
     form = page.get_by_role("form", name="This service needs an API key")

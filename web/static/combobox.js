@@ -65,6 +65,7 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
 
   async function look() {
     const text = input.value.trim();
+    clearTimeout(timer);
     asking?.abort();
     if (!text && !isOpenWhenEmpty) return show({ options: [] });
     const mine = (asking = new AbortController());
@@ -86,6 +87,13 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
     if (isOpenWhenEmpty && listbox.hidden) look();
   });
   input.addEventListener("blur", close);
+  /** Take what is marked, else the first one, also of what was typed a moment ago and is not found yet. */
+  async function take() {
+    const text = input.value;
+    if (listbox.hidden && text.trim()) await look();
+    if (!listbox.hidden && options.length && input.value === text) choose(Math.max(active, 0));
+  }
+
   input.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
@@ -96,7 +104,7 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
       }
     } else if (event.key === "Enter") {
       event.preventDefault();
-      if (!listbox.hidden && options.length) choose(Math.max(active, 0));
+      take();
     } else if (event.key === "Escape" && !listbox.hidden) {
       event.stopPropagation();
       close();

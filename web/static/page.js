@@ -3,7 +3,7 @@
 import { access, ask, forgetKey, hasKey, useKey } from "./api.js";
 import { byId } from "./dom.js";
 import { span } from "./format.js";
-import { changes } from "./songs.js";
+import { changes, state } from "./songs.js";
 import { begin, restore } from "./try.js";
 
 const PANELS = {
@@ -128,7 +128,8 @@ byId("key-form").addEventListener("submit", async (event) => {
 async function whoAnswers() {
   let overview;
   try {
-    overview = await ask("v1/overview");
+    state.overview = ask("v1/overview");
+    overview = await state.overview;
   } catch (error) {
     if (error.name !== "Problem") throw error;
     byId("in-service").textContent = error.status === 401 ? "An API key is needed" : error.title;

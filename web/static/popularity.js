@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { empty, facts, h, present, table } from "./dom.js";
-import { count, fixed, percent, when } from "./format.js";
+import { count, fixed, percent, sentence, when } from "./format.js";
 import { bar, key } from "./plots.js";
 
 const PARTS = [
@@ -21,7 +21,7 @@ function draw(figures) {
   }
   const parts = PARTS.filter(([name]) => figures[name]);
   return [
-    figures.note ? h("p", null, figures.note) : null,
+    figures.note ? h("p", null, sentence(figures.note)) : null,
     figures.recommended
       ? h("p", { class: "quiet" }, `${count(figures.n_recommended)} suggested songs are counted${figures.since ? `, since ${when(figures.since)}` : ""}.`)
       : empty("Nothing was suggested yet", "The third bar appears once lists were continued, here or elsewhere.", h("a", { href: "#try" }, "Build a list")),

@@ -13,6 +13,7 @@ export const state = {
   answer: null, // as POST /v1/recommend gives it, each of its songs with what is known of it
   asked: null, // the body that it answers
   chosen: null, // the song_id of the suggestion that is looked at
+  overview: null, // the promise of what GET /v1/overview says, as it was asked last
 };
 
 export function changed(what) {

@@ -108,7 +108,7 @@ function setAnswer(answer, body) {
 function show(answer, body) {
   setAnswer(answer, body);
   const place = byId("suggestions");
-  const focused = place.contains(document.activeElement);
+  const focused = focusIn(place);
   place.replaceChildren(
     ...[
       notesOf(answer),
@@ -116,9 +116,25 @@ function show(answer, body) {
       answer.songs.length ? exports("suggestions", "Take the suggestions away", exportSuggestions) : null,
     ].filter(Boolean),
   );
-  if (focused) (place.querySelector("button") ?? byId("find-song")).focus();
+  if (focused) focusAgain(place, focused);
   const first = answer.songs[0];
   announce(first ? `${counted(answer.songs.length, "suggestion")}, first ${titleOf(factsOf(first.song_id))}` : "No suggestions");
+}
+
+/** Which button of which row has the focus, and whether it is shown, as it is where the keyboard is used; null for none. */
+function focusIn(place) {
+  const element = document.activeElement;
+  const item = element?.closest("li");
+  if (!item || !place.contains(item)) return null;
+  const button = [...item.querySelectorAll("button")].indexOf(element);
+  return { row: [...item.parentElement.children].indexOf(item), button, isSeen: element.matches(":focus-visible") };
+}
+
+/** The focus where it was, in rows that are new; nothing moves under a finger or a mouse. */
+function focusAgain(place, { row, button, isSeen }) {
+  const rows = place.querySelectorAll("li.song");
+  const buttons = rows[Math.min(row, rows.length - 1)]?.querySelectorAll("button");
+  (buttons?.[Math.max(button, 0)] ?? byId("find-song")).focus({ preventScroll: !isSeen });
 }
 
 function nothingLeft() {
@@ -404,6 +420,8 @@ async function showStart() {
   place.replaceChildren(empty("Nothing to continue yet", "Add a song that you like, and what goes with it appears here.", ways));
   let found;
   try {
+    const { database } = await state.overview;
+    if (database.state !== "reachable") return;
     found = await ask(`v1/playlists?q=&count=${MORE}`);
   } catch (error) {
     if (error.name !== "Problem") throw error;

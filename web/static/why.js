@@ -23,7 +23,7 @@ const NOTHING = 0.005; // score points that are rounded to none
 const SHARED = { same_album: "same album", same_artist: "same artist" };
 
 export function show(place) {
-  const { answer, chosen, list } = state;
+  const { answer, asked, chosen, list } = state;
   if (!answer?.songs.length) {
     place.replaceChildren(
       empty("No suggestion to explain", "Build a list first: each of its suggestions can be looked at here.", h("a", { href: "#try" }, "Build a list")),
@@ -36,7 +36,7 @@ export function show(place) {
   place.replaceChildren(chooser(answer.songs, suggested.song_id), about(song, suggested), body);
   present(
     body,
-    () => ask("v1/why", { body: { songs: ids(list), song_id: suggested.song_id } }),
+    () => ask("v1/why", { body: { songs: ids(list), song_id: suggested.song_id, listener: asked.listener } }),
     (why) => [contributions(why, song, list), strip(song, list)],
   );
 }
