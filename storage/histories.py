@@ -75,8 +75,7 @@ def find_songs(connection: Connection, source: str) -> None:
     kinds = {kind for (kind,) in connection.execute(_SQL["kinds"]).fetchall()}
     _resolve(connection)
     for kind in KINDS:
-        if kind in kinds:
-            connection.execute(_SQL["create_songs"], {"kind": kind, "source": source})
+        if kind in kinds and connection.execute(_SQL["create_songs"], {"kind": kind, "source": source}).rowcount:
             connection.execute(_SQL["claim_keys"])
             _resolve(connection)
 
@@ -145,8 +144,8 @@ def set_session_gap(connection: Connection, minutes: float) -> None:
 
 def _resolve(connection: Connection) -> None:
     """Find what known keys lead to, and enter the other keys of what was found."""
-    connection.execute(_SQL["resolve"])
-    connection.execute(_SQL["claim_keys"])
+    if connection.execute(_SQL["resolve"]).rowcount:
+        connection.execute(_SQL["claim_keys"])
 
 
 def _brought(connection: Connection, query: str) -> Brought:

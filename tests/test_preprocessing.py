@@ -533,7 +533,7 @@ def test_features_of_several_programs_are_told_of(configure, caplog):
     config = configure()
     of_two = "UPDATE music.song SET feature_source = CASE WHEN song_id = 's1' THEN 'librosa' ELSE 'spotify' END"
     execute(config.database.url, MUSIC + of_two)
-    assert not any("source" in name for name in run(config).feature_names)
+    assert not any("source" in name for name in run(config).manifest["feature_names"])
     [told] = [message for message in caplog.messages if "sources" in message]
     assert told.startswith("features come from 2 sources (spotify: 5 songs, librosa: 1 songs) and are scaled as one")
 

@@ -138,7 +138,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: analyze_staging
 -- Temporary tables are not analysed by themselves, and without their sizes joins are planned for a handful of rows.
-ANALYZE pg_temp.staged_heard, pg_temp.staged_key, pg_temp.staged_play, pg_temp.resolved;
+ANALYZE pg_temp.staged_heard, pg_temp.staged_key;
 
 -- name: clear_staging
 -- Makes room for the next part of an import; the songs that were found stay known by their refs.

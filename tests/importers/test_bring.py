@@ -190,7 +190,6 @@ def test_a_file_that_tells_a_play_twice_counts_it_once(connection):
 def test_more_plays_than_one_block_and_more_songs_than_stay_in_mind(connection, monkeypatch):
     monkeypatch.setattr("importers.bring.SONGS_IN_MIND", 3)
     monkeypatch.setattr("importers.bring.ROWS_PER_BLOCK", 7)
-    monkeypatch.setattr("importers.workshop.BLOCKS_AT_ONCE", 2)
     assert SONGS_IN_MIND > 3  # the constant of the module is the one that is read
     records = [Play(n, Heard(artist="A", title=f"Song {n % 10}"), minutes(n)) for n in range(100)]
     tally = brought(connection, *records)
@@ -203,7 +202,6 @@ def test_more_plays_than_one_block_and_more_songs_than_stay_in_mind(connection, 
 
 def test_a_reader_that_fails_late_takes_back_what_came_first(connection, monkeypatch):
     monkeypatch.setattr("importers.bring.ROWS_PER_BLOCK", 1)
-    monkeypatch.setattr("importers.workshop.BLOCKS_AT_ONCE", 1)
 
     def records():
         yield from (Play(n, HELP, minutes(n)) for n in range(20))
