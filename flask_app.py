@@ -250,7 +250,7 @@ def _announce(service: Service, server: Any) -> None:
     body = shlex.quote(json.dumps({"songs": [plain_id(song_id) for song_id in service.recommender().example_songs(2)]}))
     key = ' -H "Authorization: Bearer $KEY"' if service.access.needs_key else ""
     call = f"curl -s {address}/v1/recommend{key} -H 'Content-Type: application/json' -d {body}"
-    print(f"serving on {address}, try: {call}", flush=True)
+    print(f"serving on {address}, open it in a browser or try: {call}", flush=True)
 
 
 if __name__ == "__main__":
