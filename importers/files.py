@@ -7,6 +7,7 @@ what is wrong with one row is noted in the tally, and costs that row only.
 import csv
 import gzip
 import io
+import logging
 import zipfile
 import zlib
 from collections import deque
@@ -18,6 +19,8 @@ from typing import IO, cast
 
 from errors import DataError
 
+log = logging.getLogger(__name__)
+
 # A line of this length is no row of ours; without a bound, a few compressed kilobytes can ask for all of the memory.
 MAX_LINE_CHARACTERS = 1_048_576
 # A row goes over several lines only where a title in quotes does; more means a quote that is never closed.
@@ -25,6 +28,7 @@ MAX_LINES_PER_ROW = 100
 # MovieLens 32M holds 5 files and 1.0 GB, a ListenBrainz export a file for each month.
 MAX_ZIP_ENTRIES = 2_000
 MAX_ZIP_BYTES = 4 * 1024**3
+_ZIP_BEGINS = b"PK\x03\x04"
 MAX_FILES = 100_000  # below a folder: a large collection of music has as many
 
 TextRow = tuple[int, list[str]]
@@ -71,8 +75,12 @@ class TextFile:
                     yield line
             except UnicodeDecodeError as exc:
                 raise DataError(
-                    f"{self.name} is not {encoding.removesuffix('-sig').upper()} after line {number}: save it as that"
+                    f"{self.name} is not {_written(encoding)} after line {number}: save it as {_written(encoding)}"
                 ) from exc
+
+
+def _written(encoding: str) -> str:
+    return encoding.removesuffix("-sig").upper()
 
 
 @contextmanager
@@ -105,21 +113,48 @@ def file_at(path: Path) -> TextFile:
 def all_files(path: Path) -> list[TextFile]:
     """The file at a path, the files of a zip, or all files below a folder, in the order of their names; hidden ones are left out.
 
-    Links that lead out of the folder are not followed.  Raises DataError when there is nothing, or more than MAX_FILES files, or
-    the zip is damaged or too large.
+    Zips below a folder are looked into.  Links that lead out of the folder are not followed.  Raises DataError when there is
+    nothing, or more than MAX_FILES files, or the zip is damaged or too large.
     """
     if path.is_dir():
         root = path.resolve()
         found = [child for child in sorted(root.rglob("*")) if _is_visible_file(child, root)]
         if len(found) > MAX_FILES:
             raise DataError(f"{path} holds {len(found):,} files, more than {MAX_FILES:,}: name the folder of the export itself")
-        return [replace(file_at(child), name=str(child.relative_to(root))) for child in found]
+        return [file for child in found for file in _files_below(child, str(child.relative_to(root)))]
     if not path.exists():
         raise DataError(f"{path} does not exist: name a file, a folder or a zip")
+    return _files_at(path)
+
+
+def _files_below(path: Path, name: str) -> list[TextFile]:
+    """The files of one path in a folder; a zip that cannot be read is left alone, since it may be anything."""
+    if path.suffix.lower() != ".zip":
+        return [replace(file_at(path), name=name)]
+    try:
+        return [replace(file, name=f"{name}/{file.name}") for file in _files_at(path)]
+    except DataError as exc:
+        log.warning("left alone: %s", exc)
+        return []
+
+
+def _files_at(path: Path) -> list[TextFile]:
+    """The file at a path, or the files of a zip.  Raises DataError."""
     if not zipfile.is_zipfile(path):
+        _check_begin(path)
         return [file_at(path)]
     members = sorted(_outermost_last(_members(path)), key=lambda member: member.filename)
     return [_zip_member(path, member) for member in members if not _is_hidden(PurePosixPath(member.filename))]
+
+
+def _check_begin(path: Path) -> None:
+    """Raise DataError for an empty file, and for one that begins like a zip and does not end like one."""
+    with reading(TextFile(name=path.name, open=lambda: path.open("rb"))) as stream:
+        begin = stream.read(len(_ZIP_BEGINS))
+    if not begin:
+        raise DataError(f"{path.name} is empty: fetch it again")
+    if begin == _ZIP_BEGINS:
+        raise DataError(f"{path.name} is no whole zip (cut off?): fetch it again")
 
 
 def _is_visible_file(child: Path, root: Path) -> bool:

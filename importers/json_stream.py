@@ -44,7 +44,7 @@ def whole(file: TextFile, *, max_bytes: int = MAX_RECORD_CHARACTERS) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
-        raise DataError(f"{file.name} is not UTF-8: save it as that") from exc
+        raise DataError(f"{file.name} is not UTF-8: save it as UTF-8") from exc
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{file.name} is no JSON, or ends in the middle (cut off?): fetch it again ({exc})") from exc
 
@@ -176,7 +176,7 @@ class _Text:
         except UnicodeDecodeError as exc:
             if not block:
                 raise self._cut_off() from exc
-            raise DataError(f"{self._name} is not UTF-8 after record {self.number}: save it as that") from exc
+            raise DataError(f"{self._name} is not UTF-8 after record {self.number}: save it as UTF-8") from exc
         self._at, self._is_whole = 0, not block
 
     def _cut_off(self) -> DataError:

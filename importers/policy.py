@@ -44,4 +44,4 @@ class Policy:
     @property
     def too_short(self) -> str:
         """The reason by which a TOO_SHORT play is left out."""
-        return f"played for less than {self.min_play_seconds:g} s, and not left by the listener"
+        return f"played for less than {self.min_play_seconds:g} s, and nothing says that the listener left it"

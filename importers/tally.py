@@ -44,7 +44,7 @@ class Tally:
     >>> tally.counts["songs"] = Count(read=3, added=2)
     >>> tally.skip("songs", "song_id is empty", "songs.csv line 4")
     >>> tally.line()
-    'mixtapes: added 2 songs; skipped 1 row (1 song_id is empty)'
+    'mixtapes: added 2 songs; left out 1 row (1 song_id is empty)'
     """
 
     source: str
@@ -82,7 +82,7 @@ class Tally:
         parts = [clause for clause in done if clause] or [self._nothing_new()]
         if self.skipped:
             reasons = ", ".join(f"{noted.count:,} {reason}" for (_, reason), noted in self.skipped.items())
-            parts.append(f"skipped {_amount(sum(noted.count for noted in self.skipped.values()), 'rows')} ({reasons})")
+            parts.append(f"left out {_amount(sum(noted.count for noted in self.skipped.values()), 'rows')} ({reasons})")
         if self.emptied:
             parts.append(f"left {_amount(sum(noted.count for noted in self.emptied.values()), 'fields')} empty")
         return f"{self.source}: {'; '.join(parts)}"
@@ -97,7 +97,7 @@ class Tally:
         if self.bare_songs:
             lines.append(f"of the songs, {self.bare_songs:,} are named only in playlists: nothing but their id is known")
         lines += [
-            f"skipped {noted.count:,} of the {kind}: {reason} (first: {noted.first})"
+            f"left out {noted.count:,} of the {kind}: {reason} (first: {noted.first})"
             for (kind, reason), noted in self.skipped.items()
         ]
         lines += [f"left {noted.count:,} empty: {reason} (first: {noted.first})" for reason, noted in self.emptied.items()]

@@ -150,8 +150,8 @@ def test_the_command_goes_from_files_to_features(database_url, tmp_path, capsys)
     assert exit_code_of(cli.main, ["features", "--url", database_url, "--audio-processes", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["songs", "4", "0", "2", "0", "0"]
-    assert lines[3] == f"skipped 1 of the songs: its file is not there (first: {tmp_path / 'away.mp3'})"
-    assert lines[4].startswith("skipped 1 of the songs: its file cannot be decoded")
+    assert lines[3] == f"left out 1 of the songs: its file is not there (first: {tmp_path / 'away.mp3'})"
+    assert lines[4].startswith("left out 1 of the songs: its file cannot be decoded")
     with connect(database_url) as connection:
         found = rows(connection, "song", "song_id", "key", "mode", "feature_source")
     assert found == [

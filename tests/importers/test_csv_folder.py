@@ -245,7 +245,7 @@ def test_a_truncated_gzip_file_leaves_nothing(connection, tmp_path, kept):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (SEQUENCES.encode() + "p3,0,é\n".encode("latin-1"), r"sequences\.csv is not UTF-8 after line 0: save it as that"),
+        (SEQUENCES.encode() + "p3,0,é\n".encode("latin-1"), r"sequences\.csv is not UTF-8 after line 0: save it as UTF-8"),
         (b"", r"sequences\.csv is empty: its first line must name the columns, at least playlist_id, pos, song_id"),
         (b"playlist_id,song_id\np1,s1\n", r"sequences\.csv has no column 'pos': .* at least playlist_id, pos, song_id"),
         (b"playlist_id,pos,song_id,pos\np1,0,s1,0\n", r"sequences\.csv has two columns 'pos': rename or remove one of them"),

@@ -177,7 +177,7 @@ def test_a_file_without_the_columns_is_an_error_that_names_them():
 
 
 def test_another_encoding_is_an_error():
-    with pytest.raises(DataError, match=r"a\.csv is not UTF-8 after line 0: save it as that"):
+    with pytest.raises(DataError, match=r"a\.csv is not UTF-8 after line 0: save it as UTF-8"):
         read(EXPORTIFY, handed("a.csv", "Track Name,Artist Name(s)\nCafé,x\n".encode("latin-1")))
 
 

@@ -218,7 +218,7 @@ def test_bytes_that_windows_has_no_letters_for_are_read_as_well():
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.m3u8", b"Th\xe9.mp3\n", "a.m3u8 is not UTF-8 after line 0: save it as that"),
+        ("a.m3u8", b"Th\xe9.mp3\n", "a.m3u8 is not UTF-8 after line 0: save it as UTF-8"),
         ("a.m3u", "#EXTENC:klingon\na.mp3", "a.m3u says #EXTENC of an encoding that is not known: save it as UTF-8"),
         ("a.m3u", "#EXTENC:base64\na.mp3", "a.m3u says #EXTENC of an encoding that is not known: save it as UTF-8"),
         ("a.m3u", "Café é".encode()[:-1], "a.m3u ends in the middle of a letter (cut off?): fetch it again"),

@@ -19,7 +19,7 @@ def full() -> Tally:
 def test_one_line_says_what_was_done_and_what_was_left_out():
     assert full().line() == (
         "tapes: added 1,500 songs, 1 row; updated 1 song, 2 rows; removed 3 rows; "
-        "skipped 3 rows (1 song_id is empty, 2 wrong number of fields); left 1 field empty"
+        "left out 3 rows (1 song_id is empty, 2 wrong number of fields); left 1 field empty"
     )
 
 
@@ -30,8 +30,8 @@ def test_the_table_shows_each_reason_with_its_first_example():
         "songs               3,001          1,500              1              0          1,499",
         "rows                   20              1              2              3             16",
         "of the songs, 1,200 are named only in playlists: nothing but their id is known",
-        "skipped 1 of the songs: song_id is empty (first: songs.csv line 4: '')",
-        "skipped 2 of the rows: wrong number of fields (first: sequences.csv line 9: 2 instead of 3)",
+        "left out 1 of the songs: song_id is empty (first: songs.csv line 4: '')",
+        "left out 2 of the rows: wrong number of fields (first: sequences.csv line 9: 2 instead of 3)",
         "left 1 empty: tempo is not a number (first: songs.csv line 7: 'fast')",
     ]
 

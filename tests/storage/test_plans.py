@@ -95,7 +95,7 @@ def test_the_playlists_of_a_batch_are_read_through_the_index(large):
     told = plan(large, _statement_for_many(large, QUERIES_FOLDER).as_string(large), {"sequence_ids": ids})
     for index in ("playlist_pkey", "playlist_song_pkey", "listen_pkey"):
         assert re.search(rf"Index Scan (using|on) {index}", told)
-    assert "Seq Scan" not in told
+    assert not re.search("Seq Scan on (?!listening )", told)  # which has one row
 
 
 @pytest.mark.parametrize(("song_type", "playlist_type", "playlist_id"), [("text", "text", "p7"), ("text", "varchar", "p7")])
