@@ -114,6 +114,8 @@ def import_command(argv: Sequence[str]) -> int:
         migrate(connection)
         tallies = import_path(connection, given.format, given.path, config.imports, source=given.source, prefix=given.prefix)
     print("\n\n".join(tally.table() for tally in tallies))
+    if any(tally.changed for tally in tallies):
+        print("\nNext: .venv/bin/python train.py --minutes 3, then flask_app.py, and open its address in a browser.")
     return 0
 
 

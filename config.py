@@ -84,8 +84,8 @@ class ImportConfig:
     """Whether plays of private sessions are imported."""
     same_play_seconds: float = 90.0
     """Plays of one song that two sources tell are the same one when they begin at most this far apart."""
-    session_gap_minutes: float = 30.0
-    """A pause of more than this ends a listening session, for all plays in the schema `music`."""
+    session_gap_minutes: float | None = None
+    """A pause of more than this ends a session, for all plays in the schema `music`; None keeps what it was, 30 at first."""
     audio_seconds: float = 90.0
     """So much from the middle of an audio file is analysed for tempo, key and energy."""
     audio_processes: int = 0
@@ -97,8 +97,8 @@ class ImportConfig:
         for name in ("min_play_seconds", "same_play_seconds"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(0 < self.min_play_share <= 1, "min_play_share", self.min_play_share, "above 0 and at most 1")
-        _require(0 < self.session_gap_minutes <= 10_000, "session_gap_minutes", self.session_gap_minutes,
-                 "above 0 and at most 10,000")  # fmt: skip
+        _require(self.session_gap_minutes is None or 0 < self.session_gap_minutes <= 10_000, "session_gap_minutes",
+                 self.session_gap_minutes, "above 0 and at most 10,000")  # fmt: skip
         _require(10 <= self.audio_seconds <= 600, "audio_seconds", self.audio_seconds, "between 10 and 600")
         _require(0 <= self.audio_processes <= 256, "audio_processes", self.audio_processes, "between 0 and 256")
 

@@ -117,6 +117,8 @@ def models_command(argv: Sequence[str]) -> int:
         deployment = current_deployment(connection)
         figures = {one.model_id: one for one in model_figures(connection)}
         lines = [model_line(model, deployment, figures[model.model_id]) for model in known_models(connection)]
+    if lines and deployment is None:
+        lines.append("none was activated: a service answers with its newest finished run")
     print("\n".join(lines) if lines else "no models: python cli.py publish makes the newest run known")
     return 0
 

@@ -41,19 +41,26 @@ Key = tuple[str, str]
 
 
 def bring(
-    connection: Connection, records: Iterable[Record], tally: Tally, settings: ImportConfig, *, progress: bool = True
+    connection: Connection,
+    records: Iterable[Record],
+    tally: Tally,
+    settings: ImportConfig,
+    *,
+    covered_by: str | None = None,
+    progress: bool = True,
 ) -> None:
     """Bring a reader's records into the schema `music` under the tally's source, and enter the counts.
 
     What is known of a song stays, and what is not known is filled in.  A play that another source has told already counts once; a
-    playlist whose songs differ is replaced as a whole.  Raises DataError when a file cannot be read, or a playlist's id belongs
-    to another source.
+    playlist whose songs differ is replaced as a whole.  Between the first and the last play that `covered_by`, another source,
+    has told of a listener, plays of this one are left out: it may have left them out for a reason.  Raises DataError when a file
+    cannot be read, or a playlist's id belongs to another source.
     """
     imports.begin(connection)
     with connection.transaction():  # a savepoint: what is wrong in the last file takes back what came of the first
         histories.begin(connection)
         _enter_keyless(connection)
-        with Workshop(connection, tally, settings) as workshop:
+        with Workshop(connection, tally, settings, covered_by) as workshop:
             staging = _Staging(workshop, tally, settings.listener)
             for record in tqdm(records, desc=f"reading {tally.source}", unit=" records", disable=None if progress else True):
                 staging.add(record)
@@ -251,7 +258,8 @@ def _finish(connection: Connection, tally: Tally, settings: ImportConfig, stagin
         _bring_playlists(connection, tally, settings.listener)
     if staging.n_staged["feedback"]:
         tally.counts["feedback"] = _added(histories.bring_opinions(connection))
-    histories.set_session_gap(connection, settings.session_gap_minutes)
+    if settings.session_gap_minutes is not None:
+        histories.set_session_gap(connection, settings.session_gap_minutes)
 
 
 def _bring_playlists(connection: Connection, tally: Tally, listener: str) -> None:

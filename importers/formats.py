@@ -23,3 +23,5 @@ class Format:
     """The records of these files; what cannot be used is noted in the tally.  Raises DataError for a file that is no such one."""
     precision_seconds: float = 0.0
     """How far its times may be off: 60 where they are whole minutes."""
+    covered_by: str | None = None
+    """A source that tells more of the same plays: within the time that it covers, nothing is taken from this one."""

@@ -5,6 +5,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from config import ImportConfig
@@ -50,7 +51,10 @@ def import_history(
     for each, files in found.items():
         log.info("%s: %s", each.title, _count(files))
         tally = Tally(source=source or each.name)
-        bring(connection, each.read(files, policy, tally), tally, settings, progress=progress)
+        records = each.read(files, policy, tally)
+        span = max(settings.same_play_seconds, each.precision_seconds)
+        of_this = replace(settings, same_play_seconds=span)
+        bring(connection, records, tally, of_this, covered_by=each.covered_by, progress=progress)
         tallies.append(tally)
     return tallies
 

@@ -79,5 +79,6 @@ SPOTIFY_ACCOUNT = Format(
     recognise=_recognise,
     read=_read,
     precision_seconds=SECONDS_PER_MINUTE,
+    covered_by="spotify",  # whose private sessions were left out there and cannot be told from others here
 )
 FORMATS = (SPOTIFY_ACCOUNT,)

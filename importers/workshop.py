@@ -26,11 +26,12 @@ class Workshop:
     An error there is raised here by the next call, or at the end.  Leaving with an error leaves what is waiting undone.
     """
 
-    def __init__(self, connection: Connection, tally: Tally, settings: ImportConfig) -> None:
+    def __init__(self, connection: Connection, tally: Tally, settings: ImportConfig, covered_by: str | None = None) -> None:
         self._connection = connection
         self._tally = tally
         self._same_play = timedelta(seconds=settings.same_play_seconds)
         self._before = histories.plays_before(connection, tally.source)
+        self._covered_by = covered_by
         self._todo: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=BLOCKS_AHEAD)
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="import", daemon=True)
@@ -79,7 +80,9 @@ class Workshop:
         self._count("artists", histories.bring_artists(self._connection))
         self._count("albums", histories.bring_albums(self._connection))
         histories.fill_songs(self._connection)
-        self.n_plays += histories.bring_plays(self._connection, self._tally.source, self._before, self._same_play)
+        self.n_plays += histories.bring_plays(
+            self._connection, self._tally.source, self._before, self._same_play, self._covered_by
+        )
         histories.clear(self._connection)
 
     def _count(self, kind: Kind, brought: Brought) -> None:

@@ -109,16 +109,21 @@ def plays_before(connection: Connection, source: str) -> PlaysBefore:
     return row
 
 
-def bring_plays(connection: Connection, source: str, before: PlaysBefore, same_play: timedelta) -> int:
+def bring_plays(
+    connection: Connection, source: str, before: PlaysBefore, same_play: timedelta, covered_by: str | None = None
+) -> int:
     """Enter the staged plays that are not there yet, and return how many.
 
-    What another source tells within `same_play` of a play is the same one.
+    What another source tells within `same_play` of a play is the same one.  What lies within the time that the source
+    `covered_by` has told of a listener is left out.
     """
     if not before.has_any:
         return connection.execute(_SQL["bring_first_listens"], {"source": source}).rowcount
     connection.execute(_SQL["stage_listens"], {"source": source})
     if before.has_others:
         connection.execute(_SQL["drop_same_plays"], {"source": source, "span": same_play})
+        if covered_by is not None:
+            connection.execute(_SQL["drop_covered_plays"], {"covered_by": covered_by})
     return connection.execute(_SQL["bring_listens"], {"source": source}).rowcount
 
 

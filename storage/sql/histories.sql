@@ -382,6 +382,20 @@ WHERE ranked.place_of_known = 1 AND ranked.place_of_new = 1
     AND new_listen.user_id = ranked.user_id AND new_listen.listened_at = ranked.listened_at
     AND new_listen.song_id = ranked.song_id;
 
+-- name: drop_covered_plays
+-- Leaves out what lies between the first and the last play that a fuller source has told of the same listener.
+DELETE FROM pg_temp.new_listen
+USING (
+    SELECT listener.user_id, told.first_at, told.last_at
+    FROM (SELECT DISTINCT user_id FROM pg_temp.new_listen) AS listener
+    CROSS JOIN LATERAL (
+        SELECT min(listen.listened_at) AS first_at, max(listen.listened_at) AS last_at
+        FROM music.listen
+        WHERE listen.user_id = listener.user_id AND listen.source = %(covered_by)s
+    ) AS told
+) AS covered
+WHERE new_listen.user_id = covered.user_id AND new_listen.listened_at BETWEEN covered.first_at AND covered.last_at;
+
 -- name: bring_listens
 -- The plays that are new, in the order of the key, which keeps the index dense.  One may still be there at the very same moment,
 -- when another of this import was nearer to it.

@@ -300,6 +300,8 @@ def test_a_session_ends_after_the_pause_of_the_settings_and_holds_no_skips(conne
     ]
     brought(connection, *played, session_gap_minutes=45)
     assert {sequence for sequence, _ in connection.execute(sequences)} == {"listen:me:0"}
+    brought(connection, *played)  # without a word of it, the pause stays what it was
+    assert {sequence for sequence, _ in connection.execute(sequences)} == {"listen:me:0"}
 
 
 def test_keys_stand_in_the_order_of_what_they_say():

@@ -74,6 +74,20 @@ def test_nothing_of_the_listener_is_stored(connection, tmp_path):
     assert not any(word in text for (text,) in stored for word in ("203.0.113.7", "somebody"))
 
 
+def test_account_data_add_nothing_to_the_time_that_an_extended_history_covers(connection, tmp_path):
+    later = PLAY | {"ts": "2026-01-31T14:03:00Z", "incognito_mode": True}
+    last = PLAY | {"ts": "2026-01-31T16:03:00Z"}
+    (tmp_path / "Streaming_History_Audio_2026_0.json").write_text(json.dumps([PLAY, later, last]))
+    ends = ("2026-01-31 12:03", "2026-01-31 14:03", "2026-01-31 16:03", "2026-01-31 18:03")
+    (tmp_path / "StreamingHistory_music_0.json").write_text(json.dumps([ACCOUNT_PLAY | {"endTime": end} for end in ends]))
+    imported(connection, tmp_path)
+    assert [(at.hour, source) for at, source in rows(connection, "listen", "listened_at", "source")] == [
+        (12, "spotify"),
+        (16, "spotify"),
+        (18, "spotify-account"),
+    ]
+
+
 def test_a_single_file_is_recognised_by_its_content(connection, tmp_path):
     (tmp_path / "renamed.json").write_text(json.dumps([PLAY]))
     assert [tally.source for tally in imported(connection, tmp_path / "renamed.json")] == ["spotify"]
@@ -136,6 +150,25 @@ def test_zips_have_limits(tmp_path, monkeypatch):
     monkeypatch.setattr("importers.files.MAX_ZIP_BYTES", 4_000_000)
     with pytest.raises(DataError, match=r"bomb\.zip unpacks to 5,000,000 bytes"):
         all_files(tmp_path / "bomb.zip")
+
+
+def test_a_zip_in_a_folder_is_looked_into_and_a_broken_one_left_alone(connection, tmp_path, caplog):
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    whole = zipped(write_export(tmp_path / "export"), folder / "my_data.zip").read_bytes()
+    (folder / "photos.zip").write_bytes(whole[:100])
+    assert [tally.source for tally in imported(connection, folder)] == ["spotify", "spotify-account", "jspf"]
+    assert "left alone: photos.zip is no whole zip (cut off?): fetch it again" in caplog.text
+
+
+def test_what_is_half_a_zip_or_nothing_says_so(connection, tmp_path):
+    whole = zipped(write_export(tmp_path / "export"), tmp_path / "whole.zip").read_bytes()
+    (tmp_path / "half.zip").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"half\.zip is no whole zip \(cut off\?\): fetch it again"):
+        imported(connection, tmp_path / "half.zip")
+    with pytest.raises(DataError, match=r"empty\.zip is empty: fetch it again"):
+        imported(connection, tmp_path / "empty.zip")
 
 
 def test_a_zip_cut_anywhere_is_one_clear_error(connection, tmp_path):

@@ -41,8 +41,8 @@ def found(connection, text, count=10, folder=SHIPPED):
 
 
 EVENING, EARLIER = (
-    ("listen:anna:1", "Session of 2026-01-05 20:15, 3 songs", 3),
-    ("listen:anna:0", "Session of 2026-01-02 20:00, 2 songs", 2),
+    ("listen:anna:1", "Session of 2026-01-05 20:15, 3 songs, anna", 3),
+    ("listen:anna:0", "Session of 2026-01-02 20:00, 2 songs, anna", 2),
 )
 RAINY, SUNDAY, NAMELESS = ("p1", "Rainy Sunday, slow", 2), ("p2", "Sunday 100%", 1), ("p3", "p3", 0)
 

@@ -4,7 +4,8 @@
 -- name and n_songs.  A percent sign stands twice in this file (LIKE 'a%%'), because of the parameters.
 --
 -- Sessions of listens, cut as in sequences.sql, are offered of the three users who listened last: to number the sessions of a user
--- means reading all listens of that user.  Their times are those of the connection's zone.
+-- means reading all listens of that user.  Their times are those of the connection's zone; where there are several users, the name
+-- says whose session it is.
 WITH RECURSIVE asked AS (
     SELECT regexp_split_to_array(btrim(lower(%(q)s::text)), '\s+') AS words, %(q)s::text AS id
 ), named AS (
@@ -58,6 +59,7 @@ WITH RECURSIVE asked AS (
 ), counted AS (
     SELECT
         'listen:' || user_id || ':' || session_number AS playlist_id,
+        user_id,
         made_at,
         COALESCE(
             n_songs,
@@ -67,7 +69,8 @@ WITH RECURSIVE asked AS (
 ), session AS (
     SELECT
         playlist_id, made_at, n_songs,
-        'Session of ' || to_char(made_at, 'YYYY-MM-DD HH24:MI') || ', ' || n_songs || ' songs' AS name
+        'Session of ' || to_char(made_at, 'YYYY-MM-DD HH24:MI') || ', ' || n_songs || ' songs'
+            || CASE WHEN (SELECT count(*) FROM latest) > 1 THEN ', ' || user_id ELSE '' END AS name
     FROM counted
     WHERE n_songs > 1
 ), offered AS (
