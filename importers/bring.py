@@ -10,6 +10,7 @@ import io
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tqdm import tqdm
@@ -28,6 +29,7 @@ from storage.imports import Brought
 ROWS_PER_BLOCK = 20_000  # about 1 MB of text; brought by 40,000 plays a fourth fewer come in a second
 SONGS_IN_MIND = 100_000  # about 60 MB; a song that comes again later is numbered anew, and found to be the same in the database
 MAX_TEXT_CHARACTERS = 1_000
+MAX_LISTENER_BYTES = 1_020  # as feedback has it
 FIRST_YEAR = 1971  # clocks that were never set begin in 1970
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -108,6 +110,7 @@ class _Staging:
         self.workshop = workshop
         self._tally = tally
         self._listener = listener
+        self._latest = datetime.now(UTC) + timedelta(days=1)  # clocks differ, and so do the zones of those who forgot theirs
         self._refs: OrderedDict[Heard, int] = OrderedDict()  # 0: cannot be used
         self._n_refs = 0
         self._n_records = 0
@@ -135,12 +138,13 @@ class _Staging:
         self._copy_plays()
 
     def _add_play(self, play: Play, ref: int) -> None:
-        if not ref or play.listened_at.year < FIRST_YEAR:
-            self._skip("plays", play.line, ref, f"its time lies before {FIRST_YEAR}")
+        if not ref or play.listened_at.year < FIRST_YEAR or play.listened_at > self._latest:
+            self._skip("plays", play.line, ref, f"its time lies before {FIRST_YEAR} or in the future")
             return
         listener = self._listener if play.listener is None else play.listener
-        if '"' in listener or _UNSTORABLE.search(listener):
-            self._skip("plays", play.line, 0)
+        if '"' in listener or _UNSTORABLE.search(listener) or not 0 < len(listener.encode()) <= MAX_LISTENER_BYTES:
+            reason = f"its listener has a quote in the name, or more than {MAX_LISTENER_BYTES:,} bytes"
+            self._skip("plays", play.line, ref, reason)
             return
         self.n_staged["plays"] += 1
         # By hand: the csv module takes three times as long, and nothing here but the listener could need quotes.
@@ -242,7 +246,7 @@ def _enter_keyless(connection: Connection) -> None:
 
 
 def _keys_of_known(song: KeylessSong) -> list[Key]:
-    spotify_id = song.song_id if _SPOTIFY_ID.fullmatch(song.song_id) else None
+    spotify_id = song.song_id.removeprefix("spotify:track:")  # keys_of passes over what is none
     return keys_of(
         Heard(artist=song.artist, title=song.title, spotify_id=spotify_id, isrc=song.isrc, recording_mbid=song.recording_mbid)
     )

@@ -133,7 +133,10 @@ def _recognise(files: Sequence[TextFile]) -> list[TextFile]:
 
 
 def _is_ours(head: str) -> bool:
-    header = _names(next(csv.reader([head.partition("\n")[0]]), []))
+    try:
+        header = _names(next(csv.reader([head.partition("\n")[0]]), []))
+    except csv.Error:  # lines that end as on old Macs
+        return False
     return all(name in header for name in REQUIRED)
 
 

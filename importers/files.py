@@ -73,7 +73,7 @@ class TextFile:
                             f"{self.name} line {number} is longer than {MAX_LINE_CHARACTERS:,} characters: not a table"
                         )
                     yield line
-            except UnicodeDecodeError as exc:
+            except UnicodeError as exc:  # UTF-16 without its mark raises no UnicodeDecodeError
                 raise DataError(
                     f"{self.name} is not {_written(encoding)} after line {number}: save it as {_written(encoding)}"
                 ) from exc
@@ -106,8 +106,8 @@ def reading(file: TextFile, where: Callable[[], str] = lambda: "") -> Iterator[I
 def file_at(path: Path) -> TextFile:
     """The file at a path; a name that ends in .gz is decompressed."""
     if path.suffix == ".gz":
-        return TextFile(name=path.name, path=path, open=lambda: cast(IO[bytes], gzip.open(path, "rb")))
-    return TextFile(name=path.name, path=path, open=lambda: path.open("rb"))
+        return TextFile(name=shown(path.name), path=path, open=lambda: cast(IO[bytes], gzip.open(path, "rb")))
+    return TextFile(name=shown(path.name), path=path, open=lambda: path.open("rb"))
 
 
 def all_files(path: Path) -> list[TextFile]:
@@ -130,9 +130,9 @@ def all_files(path: Path) -> list[TextFile]:
 def _files_below(path: Path, name: str) -> list[TextFile]:
     """The files of one path in a folder; a zip that cannot be read is left alone, since it may be anything."""
     if path.suffix.lower() != ".zip":
-        return [replace(file_at(path), name=name)]
+        return [replace(file_at(path), name=shown(name))]
     try:
-        return [replace(file, name=f"{name}/{file.name}") for file in _files_at(path)]
+        return [replace(file, name=f"{shown(name)}/{file.name}") for file in _files_at(path)]
     except DataError as exc:
         log.warning("left alone: %s", exc)
         return []
@@ -144,7 +144,8 @@ def _files_at(path: Path) -> list[TextFile]:
         _check_begin(path)
         return [file_at(path)]
     members = sorted(_outermost_last(_members(path)), key=lambda member: member.filename)
-    return [_zip_member(path, member) for member in members if not _is_hidden(PurePosixPath(member.filename))]
+    archive = zipfile.ZipFile(path)  # one for all members: to open it anew for each took a minute with 1,000 of them
+    return [_zip_member(path, member, archive) for member in members if not _is_hidden(PurePosixPath(member.filename))]
 
 
 def _check_begin(path: Path) -> None:
@@ -201,13 +202,30 @@ def _outermost_last(members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     return sorted(files, key=lambda member: (-member.filename.count("/"), member.filename))
 
 
-def _zip_member(path: Path, member: zipfile.ZipInfo) -> TextFile:
+def _zip_member(path: Path, member: zipfile.ZipInfo, archive: zipfile.ZipFile | None = None) -> TextFile:
+    """A member; `archive` is open and stays so, or None to open it each time."""
+
     @contextmanager
     def unpacked() -> Iterator[IO[bytes]]:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        with archive.open(member) if archive is not None else _alone(path, member) as stream:
             yield stream
 
-    return TextFile(name=member.filename, path=path, open=unpacked)
+    return TextFile(name=shown(member.filename), path=path, open=unpacked)
+
+
+@contextmanager
+def _alone(path: Path, member: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        yield stream
+
+
+def shown(name: str) -> str:
+    """A name without signs that a terminal would obey.
+
+    >>> shown("a\x1b[2J.json")
+    'a?[2J.json'
+    """
+    return name if name.isprintable() else "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 class _RowLines:

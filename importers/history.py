@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from config import ImportConfig
-from errors import DataError
+from errors import ConfigError, DataError
 from importers.bring import bring
 from importers.files import TextFile, all_files
 from importers.formats import Format
 from importers.policy import Policy
 from importers.tally import Tally
+from storage import imports
 from storage.connections import Connection
 
 log = logging.getLogger(__name__)
@@ -34,12 +35,16 @@ def import_history(
     """Import what is at `path` (a file, a folder with all that lies below it, a zip) and is of one of these formats.
 
     Returns a tally for each format that was found; the caller commits.  `source` None: the format's own name.  Raises DataError,
-    with nothing imported, when there is no such file, or one of them cannot be read.
+    with nothing imported, when there is no such file, or one of them cannot be read, and ConfigError where one source would
+    stand for several formats.
     """
     found, rest = recognised(all_files(path), formats)
     if not found:
         known = "; ".join(sorted({each.title for each in formats}))
         raise DataError(f"{path} holds nothing that is known here{_named(rest)}: known are {known}")
+    if source is not None and len(found) > 1:
+        titles = "; ".join(each.title for each in found)
+        raise ConfigError(f"--source {source} is for one format, and {path} holds several ({titles}): leave it out, or name one")
     if rest:
         log.info("left alone%s", _named(rest))
     policy = Policy(
@@ -48,14 +53,16 @@ def import_history(
         keep_incognito=settings.keep_incognito,
     )
     tallies = []
-    for each, files in found.items():
-        log.info("%s: %s", each.title, _count(files))
-        tally = Tally(source=source or each.name)
-        records = each.read(files, policy, tally)
-        span = max(settings.same_play_seconds, each.precision_seconds)
-        of_this = replace(settings, same_play_seconds=span)
-        bring(connection, records, tally, of_this, covered_by=each.covered_by, progress=progress)
-        tallies.append(tally)
+    imports.wait_for_others(connection)  # begins a transaction, so that the next line makes a savepoint in it
+    with connection.transaction():  # what is wrong in the last format takes back the first
+        for each, files in found.items():
+            log.info("%s: %s", each.title, _count(files))
+            tally = Tally(source=source or each.name)
+            records = each.read(files, policy, tally)
+            span = max(settings.same_play_seconds, each.precision_seconds)
+            of_this = replace(settings, same_play_seconds=span)
+            bring(connection, records, tally, of_this, covered_by=each.covered_by, progress=progress)
+            tallies.append(tally)
     return tallies
 
 

@@ -11,6 +11,7 @@ list's id is that of ListenBrainz where it has one, else its title.  Who made it
 https://musicbrainz.org/doc/jspf and https://www.xspf.org/jspf
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -80,7 +81,10 @@ def _tracks(playlist: Mapping[str, Any], file: TextFile) -> Sequence[Any]:
 def _identity(playlist: Mapping[str, Any]) -> str | None:
     texts = _texts(playlist.get("identifier"))
     found = next(filter(None, map(LISTENBRAINZ_LIST.fullmatch, texts)), None)
-    return found[1].lower() if found else next(iter(texts), None)
+    if found:
+        return found[1].lower()
+    # Other addresses may hold the name of an account.
+    return hashlib.sha256(texts[0].encode(errors="surrogatepass")).hexdigest()[:32] if texts else None
 
 
 def _place(line: int, track: Any, tally: Tally, where: str) -> Place | None:

@@ -11,11 +11,9 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
-# What media servers put into addresses to tell who is listening (Subsonic: u, p, t, s; Jellyfin, Plex: api_key, X-Plex-Token).
-PRIVATE = re.compile(
-    "u|p|t|s|user|username|userid|pass|password|auth|token|access_token|api_?key|key|sig|signature|x-plex-token|deviceid",
-    re.IGNORECASE,
-)
+# The parameters of an address that are kept: media servers name the song by them.  Others tell who is listening (Subsonic: u, p,
+# t, s; Jellyfin, Plex: api_key, X-Plex-Token), and nobody knows all of their names.
+KEPT_PARAMETERS = frozenset({"id", "itemid", "songid", "trackid"})
 
 
 def is_address(text: str) -> bool:
@@ -63,10 +61,10 @@ def without_private(address: str) -> str:
     try:
         parts = urlsplit(address)
         host = parts.netloc.rpartition("@")[2]
-        asked = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if not PRIVATE.fullmatch(name)]
+        asked = parse_qsl(parts.query.replace(";", "&"), keep_blank_values=True)
     except ValueError:
         return re.sub(r"//[^/@]*@", "//", address).partition("?")[0]
-    query = parts.query if len(asked) == parts.query.count("&") + bool(parts.query) else urlencode(asked)
+    query = urlencode([(name, value) for name, value in asked if name.lower() in KEPT_PARAMETERS])
     return urlunsplit((parts.scheme, host, parts.path, query, ""))
 
 

@@ -40,7 +40,7 @@ BETWEEN_ARTIST_AND_TITLE = " - "
 
 _DIRECTIVE = re.compile(r"#([A-Za-z]+)[:\s](.*)")  # some programs forget the colon
 # Seconds, further attributes whose values may hold a comma, artist and title.
-_EXTINF = re.compile(r'\s*(-?[0-9]+(?:\.[0-9]+)?)?(?:[^",]|"[^"]*")*(?:,(.*))?')
+_EXTINF = re.compile(r'\s*+(-?[0-9]++(?:\.[0-9]++)?+)?+(?:[^",]|"[^"]*")*+(?:,(.*))?')  # possessive: a long line takes no longer
 _TRACK_NUMBER = re.compile(r"[0-9]{1,3}(?:-[0-9]{1,3})?(?:\s*[.)_-]\s*|\s+)(?=\S)")
 
 

@@ -8,8 +8,8 @@ import hashlib
 import re
 import unicodedata
 
-MAX_KEY_CHARACTERS = 400  # an index entry of PostgreSQL holds 2,704 bytes, and a character takes up to four
-_GUEST = re.compile(r"\s*[(\[](?:feat|ft|featuring|with)\b\.?[^)\]]*[)\]]|\s+(?:feat|ft|featuring)\b\.?\s.*$")
+MAX_KEY_BYTES = 1000  # what feedback takes for an id; an index entry of PostgreSQL holds 2,704 bytes, and here two keys
+_GUEST = re.compile(r"\s*[(\[](?:feat|ft|featuring)\b\.?[^)\]]*[)\]]|\s+(?:feat|ft|featuring)\b\.?\s.*?(?=\s+[-–—]\s|\s*[(\[]|$)")
 _REMASTER = re.compile(
     r"\s*(?:[-–—]\s+|[(\[])(?:(?:19|20)\d\d\s+)?(?:digital(?:ly)?\s+)?re-?master(?:ed)?(?:\s+version)?(?:\s+(?:19|20)\d\d)?[)\]]?\s*$"
 )
@@ -24,6 +24,9 @@ def normal(text: str) -> str:
     ('ac dc', '!!!')
     """
     folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "").replace("'", "")
+    if not folded.isascii():  # vowels of Hindi or Thai are marks, which \\w does not know
+        kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" or sign in "#%&@$+" else " " for sign in folded)
+        return " ".join(kept.split()) or folded.strip()
     return _BETWEEN_WORDS.sub(" ", folded).strip() or folded.strip()
 
 
@@ -50,9 +53,10 @@ def bounded(key: str) -> str:
     """A key that fits into an index: of a longer one, its beginning and a digest of the whole.
 
     >>> len(bounded("x" * 5000))
-    400
+    1000
     """
-    if len(key) <= MAX_KEY_CHARACTERS:
+    encoded = key.encode()
+    if len(encoded) <= MAX_KEY_BYTES:
         return key
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return f"{key[: MAX_KEY_CHARACTERS - len(digest) - 1]}:{digest}"
+    digest = hashlib.sha256(encoded).hexdigest()
+    return f"{encoded[: MAX_KEY_BYTES - len(digest) - 1].decode(errors='ignore')}:{digest}"

@@ -148,8 +148,8 @@ def set_session_gap(connection: Connection, minutes: float) -> None:
 
 
 def _resolve(connection: Connection) -> None:
-    """Find what known keys lead to, and enter the other keys of what was found."""
-    if connection.execute(_SQL["resolve"]).rowcount:
+    """Find what known keys lead to, enter the other keys of what was found, and find what these lead to."""
+    while connection.execute(_SQL["resolve"]).rowcount:
         connection.execute(_SQL["claim_keys"])
 
 

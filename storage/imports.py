@@ -46,10 +46,15 @@ class Brought:
     removed: int = 0
 
 
+def wait_for_others(connection: Connection) -> None:
+    """Wait for imports that others have under way; from here on they wait for this transaction."""
+    assert not connection.autocommit, "the lock and temporary tables would end with each statement"
+    connection.execute(_SQL["lock_imports"])
+
+
 def begin(connection: Connection) -> None:
     """Wait for imports that others have under way, and make the temporary tables, empty."""
-    assert not connection.autocommit, "temporary tables would end with each statement"
-    connection.execute(_SQL["lock_imports"])
+    wait_for_others(connection)
     connection.execute(_SQL["drop_staging"])
     connection.execute(_SQL["create_staging"])
 

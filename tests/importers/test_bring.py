@@ -79,6 +79,42 @@ def test_a_name_finds_the_song_that_an_id_made_whichever_comes_first(connection)
     assert songs(connection) == [(f"spotify:track:{A}", "Low Tide")]
 
 
+def test_two_ids_of_one_name_stay_two_songs_when_the_name_was_there_first(connection):
+    brought(connection, Play(1, Heard(artist="The Piers", title="Low Tide"), NOON), source="lastfm")
+    brought(connection, Play(1, HELP, minutes(60)), Play(2, HELP._replace(spotify_id=B), minutes(70)))
+    keys = rows(connection, "song_key", "key", "song_id")
+    assert [song_id for _, song_id in songs_of(keys, "spotify:")] == ["name:the piers/low tide", f"spotify:track:{B}"]
+    assert len(songs(connection)) == 2
+
+
+def songs_of(keys, kind):
+    return [(key, song_id) for key, song_id in keys if key.startswith(kind)]
+
+
+def test_what_is_told_by_an_id_alone_goes_to_the_song_that_the_same_import_gave_it(connection):
+    mbid = "9cea062d-0000-4000-8000-000000000001"
+    brought(connection, Play(1, HELP, NOON))
+    both = Heard(artist="The Piers", title="Low Tide", recording_mbid=mbid)
+    brought(
+        connection,
+        Play(1, both, minutes(60)),
+        Opinion(2, Heard(recording_mbid=mbid), Score.NEVER_AGAIN, NOON),
+        source="listenbrainz",
+    )
+    assert songs(connection) == [(f"spotify:track:{A}", "Low Tide")]
+    assert connection.execute("SELECT song_id FROM recommender.feedback").fetchall() == [(f"spotify:track:{A}",)]
+
+
+def test_a_catalogue_of_spotify_uris_is_found_by_them(connection):
+    connection.execute("INSERT INTO music.artist VALUES ('a1', 'The Piers')")
+    connection.execute(
+        "INSERT INTO music.song (song_id, title, artist_id) VALUES (%s, 'Low Tide', 'a1'), (%s, 'Low Tide', 'a1')",
+        [f"spotify:track:{A}", f"spotify:track:{B}"],
+    )
+    brought(connection, Play(1, HELP._replace(spotify_id=B), NOON))
+    assert [song_id for _, song_id, _, _ in plays(connection)] == [f"spotify:track:{B}"]
+
+
 def test_a_musicbrainz_id_joins_the_song_of_that_name_and_finds_it_next_time_without(connection):
     mbid = "9cea062d-0000-4000-8000-000000000001"
     brought(connection, Play(1, HELP, NOON))
@@ -142,6 +178,13 @@ def test_what_was_heard_twice_within_the_span_stays_twice(connection):
     brought(connection, Play(1, HELP, NOON))
     brought(connection, Play(1, HELP, NOON), Play(2, HELP, NOON + timedelta(seconds=50)), source="lastfm")
     assert [at for _, _, at, _ in plays(connection)] == [NOON, NOON + timedelta(seconds=50)]
+
+
+def test_a_known_play_is_matched_once_whereever_a_block_ends(connection, monkeypatch):
+    brought(connection, Play(1, HELP, NOON + timedelta(seconds=40)))
+    monkeypatch.setattr("importers.bring.ROWS_PER_BLOCK", 1)
+    brought(connection, Play(1, HELP, NOON), Play(2, HELP, NOON + timedelta(seconds=80)), source="lastfm")
+    assert len(plays(connection)) == 2
 
 
 def test_two_plays_of_one_source_within_the_span_are_two(connection):
@@ -250,6 +293,13 @@ def test_the_last_word_on_a_song_becomes_feedback(connection):
     assert found == [("me", f"spotify:track:{A}", "liked", minutes(1))]
 
 
+def test_a_mind_that_was_changed_twice_is_told_twice(connection):
+    for n, score in enumerate([Score.LIKED, Score.NEVER_AGAIN, Score.LIKED, Score.LIKED]):
+        brought(connection, Opinion(1, HELP, score, minutes(min(n, 2))))
+    found = connection.execute("SELECT event, happened_at FROM recommender.feedback ORDER BY happened_at").fetchall()
+    assert found == [("liked", minutes(0)), ("never_again", minutes(1)), ("liked", minutes(2))]
+
+
 def test_records_that_cannot_be_stored_are_tallied_and_cost_themselves(connection):
     tally = brought(
         connection,
@@ -258,6 +308,7 @@ def test_records_that_cannot_be_stored_are_tallied_and_cost_themselves(connectio
         Play(3, Heard(artist="A", title="\ud800"), NOON),
         Play(4, Heard(artist="A", title="B" * 2000), NOON),
         Play(5, HELP, NOON.replace(year=1970)),
+        Play(5, HELP, NOON.replace(year=9999)),
         Place(6, "a\0b", HELP),
         Opinion(7, Heard(artist="nobody"), Score.LIKED),
         Play(8, HELP, NOON),
@@ -265,7 +316,7 @@ def test_records_that_cannot_be_stored_are_tallied_and_cost_themselves(connectio
     assert len(plays(connection)) == 1
     assert {(kind, reason): noted.count for (kind, reason), noted in tally.skipped.items()} == {
         ("plays", "its song has no name and no id that can be used"): 4,
-        ("plays", "its time lies before 1971"): 1,
+        ("plays", "its time lies before 1971 or in the future"): 2,
         ("rows", "its song has no name and no id that can be used"): 1,
         ("feedback", "its song has no name and no id that can be used"): 1,
     }

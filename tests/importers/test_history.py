@@ -119,10 +119,36 @@ def test_a_prefix_goes_with_catalogues_only(connection, tmp_path):
         imported(connection, write_export(tmp_path), prefix="mine")
 
 
+def test_a_source_of_ones_own_is_for_one_format(connection, tmp_path):
+    with pytest.raises(ConfigError, match=r"--source mine is for one format, and .* holds several"):
+        imported(connection, write_export(tmp_path), source="mine")
+
+
+def test_names_of_files_cannot_command_a_terminal(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("\x1b[2Jendsong_0.json", "[]")
+    assert [file.name for file in all_files(tmp_path / "a.zip")] == ["?[2Jendsong_0.json"]
+
+
+def test_a_table_with_the_line_ends_of_old_macs_stops_nothing(connection, tmp_path):
+    folder = write_export(tmp_path)
+    (folder / "old.csv").write_bytes(b"a,b\rc,d\r")
+    assert [tally.source for tally in imported(connection, folder)] == ["spotify", "spotify-account", "jspf"]
+
+
 def test_one_broken_file_of_many_takes_everything_back(connection, tmp_path):
     folder = write_export(tmp_path)
     (folder / "MyData" / "Streaming_History_Audio_2026_1.json").write_text(json.dumps([PLAY])[:-30])
     with pytest.raises(DataError, match=r"Streaming_History_Audio_2026_1\.json"):
+        imported(connection, folder)
+    connection.commit()
+    assert rows(connection, "listen", "song_id") == []
+
+
+def test_a_broken_file_of_the_second_format_takes_the_first_back(connection, tmp_path):
+    folder = write_export(tmp_path)
+    (folder / "MyData" / "StreamingHistory_music_1.json").write_text('[{"endTime":')
+    with pytest.raises(DataError, match=r"StreamingHistory_music_1\.json"):
         imported(connection, folder)
     connection.commit()
     assert rows(connection, "listen", "song_id") == []

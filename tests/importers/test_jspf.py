@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from hashlib import sha256
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_a_list_without_an_id_goes_by_its_title_and_one_without_a_title_by_its_f
         ("Evening", "Evening"),
         ("Evening (2)", "Evening"),
         ("Late", "Late"),
-        ("https://example.org/7", "Evening"),
+        (sha256(b"https://example.org/7").hexdigest()[:32], "Evening"),  # it may hold the name of an account
     ]
     assert emptied(tally) == {"date is not a time in ISO 8601": 1}
 

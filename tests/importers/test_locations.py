@@ -25,12 +25,12 @@ from importers.locations import stored_location
         (
             "http://anna:secret@nas/rest/stream.view?id=7&u=anna&t=12ab&s=34&v=1.16",
             "/x",
-            "http://nas/rest/stream.view?id=7&v=1.16",
+            "http://nas/rest/stream.view?id=7",
         ),
         ("https://nas/a.mp3?X-Plex-Token=12ab", "/x", "https://nas/a.mp3"),
         ("https://anna@[nas/a.mp3?token=12ab", "/x", "https://[nas/a.mp3"),
         ("smb://anna:secret@nas/a.mp3", "/x", "smb://nas/a.mp3"),
-        ("https://x/a?b&c=%20d", "/x", "https://x/a?b&c=%20d"),
+        ("https://x/a?b&c=%20d;email=a@b;id=7", "/x", "https://x/a?id=7"),
     ],
 )
 def test_a_location_has_one_form(written, folder, stored):
