@@ -203,9 +203,15 @@ def origin_of(snapshot: Snapshot, process: Process) -> dict[str, Any]:
             "sequences_validation": len(snapshot.indices(VALIDATION)),
             "sequences_test": len(snapshot.indices(TEST)),
         },
-        # Each feature has a column that marks where it is missing, and one or more for its value.
-        "features": [name.removesuffix("_missing") for name in snapshot.manifest["feature_names"] if name.endswith("_missing")],
+        "features": known_features(snapshot),
     }
+
+
+def known_features(snapshot: Snapshot) -> list[str]:
+    """The features that at least one song has; each has a column that marks where it is missing, and one or more for its value."""
+    songs = snapshot.song_features[FIRST_NUMBER:]
+    marks = [(place, name) for place, name in enumerate(snapshot.manifest["feature_names"]) if name.endswith("_missing")]
+    return [name.removesuffix("_missing") for place, name in marks if (songs[:, place] == 0).any()]
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------------------

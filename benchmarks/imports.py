@@ -124,7 +124,7 @@ def made_up_records(random: Random) -> Iterator[dict[str, Any]]:
         song = min(int(SONGS * random.paretovariate(0.9) / 400), SONGS - 1)
         is_skip, is_podcast = random.random() < 0.2, random.random() < 0.02
         ms_played = random.randrange(500, 25_000) if is_skip else random.randrange(120_000, 300_000)
-        at += timedelta(milliseconds=ms_played + (random.randrange(10**8) if random.random() < 0.05 else 0))
+        at += timedelta(milliseconds=ms_played + (random.randrange(3 * 10**7) if random.random() < 0.05 else 0))
         yield {
             "ts": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "platform": "android",

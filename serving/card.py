@@ -186,7 +186,7 @@ def _features(described: Mapping[str, Any], settings: Mapping[str, Any], origin:
     names = [str(name)[:100] for name in named[:MOST_FEATURES]] if isinstance(named, list) else []
     if _object(settings.get("model")).get("use_features") is False:
         return "used no features because the setting use_features is off"
-    if n_columns == 0:
+    if n_columns == 0 or named == []:
         return "used no features because the songs of the database have none"
     if names:
         return f"used {len(names)} {'feature' if len(names) == 1 else 'features'}: {', '.join(names)}"
