@@ -15,6 +15,7 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
   const note = input.parentElement.querySelector(".note");
   let options = [];
   let active = -1;
+  let answered = null; // the text whose options are shown
   let timer = 0;
   let asking = null;
 
@@ -71,7 +72,9 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
     const mine = (asking = new AbortController());
     try {
       const found = await find(text, mine.signal);
-      if (!mine.signal.aborted) show(found);
+      if (mine.signal.aborted) return;
+      answered = text;
+      show(found);
     } catch (error) {
       if (error.name === "AbortError") return;
       if (error.name !== "Problem") throw error;
@@ -90,11 +93,14 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
   /** Take what is marked, else the first one, also of what was typed a moment ago and is not found yet. */
   async function take() {
     const text = input.value;
-    if (listbox.hidden && text.trim()) await look();
-    if (!listbox.hidden && options.length && input.value === text) choose(Math.max(active, 0));
+    if (text.trim() && (listbox.hidden || answered !== text.trim())) await look();
+    const isMeant = active >= 0 || text.trim(); // nothing is taken that was neither typed nor marked
+    const isFound = !listbox.hidden && options.length && answered === text.trim();
+    if (isMeant && isFound && input.value === text) choose(Math.max(active, 0));
   }
 
   input.addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // Enter ends a word of an input method
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       if (listbox.hidden) look();
