@@ -2,15 +2,15 @@
 
 import { h } from "./dom.js";
 
-const PAUSE_MS = 120; // of typing, before it is asked
+const PAUSE_MS = 120; // of typing, before it is asked, where nothing else is said
 
 /**
  * Turn an input with its listbox and note into one.
  *
  * `find(text, signal)` promises {options: [{label, detail, value}], note}; `pick(value)` takes what was chosen.
- * With `isOpenWhenEmpty` the field also offers something before a word was typed.
+ * `pauseMs` is longer where asking is dear.  With `isOpenWhenEmpty` the field also offers something before a word was typed.
  */
-export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
+export function combobox(input, { find, pick, isOpenWhenEmpty = false, pauseMs = PAUSE_MS }) {
   const listbox = input.parentElement.querySelector("[role=listbox]");
   const note = input.parentElement.querySelector(".note");
   let options = [];
@@ -84,7 +84,7 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
 
   input.addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(look, PAUSE_MS);
+    timer = setTimeout(look, pauseMs);
   });
   input.addEventListener("focus", () => {
     if (isOpenWhenEmpty && listbox.hidden) look();

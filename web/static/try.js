@@ -10,6 +10,7 @@ import { changed, changes, factsOf, ids, keptList, learn, lookUp, setList, state
 const FOUND = 8; // songs and playlists that a search shows
 const FORMATS = { jspf: "JSPF", m3u8: "M3U8", csv: "CSV", json: "JSON", sql: "SQL" };
 const PAUSE_MS = 150; // of moving a control, before it is asked
+const PLAYLISTS_PAUSE_MS = 300; // of typing: they are found by a query of the database, which goes on when nobody waits
 const LISTENER = "listener";
 const LONGEST_NAME = 255; // of a list, in letters, as the service takes it
 const LONGEST_BEGINNING = 100; // of the name of a file with suggestions
@@ -552,7 +553,7 @@ function readControls() {
 export async function begin() {
   readControls();
   combobox(byId("find-song"), { find: findSongs, pick: add });
-  combobox(byId("find-playlist"), { find: findPlaylists, pick: takePlaylist, isOpenWhenEmpty: true });
+  combobox(byId("find-playlist"), { find: findPlaylists, pick: takePlaylist, isOpenWhenEmpty: true, pauseMs: PLAYLISTS_PAUSE_MS });
   changes.addEventListener("list", () => {
     showList();
     suggest();
