@@ -264,7 +264,7 @@ class TrainingConfig:
     keep_checkpoints: int = 3
     """Epoch checkpoints kept besides the best one."""
     map_songs: int = 2000
-    """Songs in the map of the finished model, which takes seconds to lay out; 0 makes none."""
+    """Songs in the map of the finished model, which takes seconds to lay out; 0 makes none, 20,000 are the most."""
 
     def __post_init__(self) -> None:
         for name in ("cloze_probability", "last_item_probability", "unknown_song_probability", "label_smoothing"):
@@ -275,6 +275,7 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("warmup_steps", "negatives", "early_stopping_epochs", "threads", "weight_decay", "map_songs"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        _require(self.map_songs <= 20_000, "map_songs", self.map_songs, "at most 20000: the page draws no larger map")
         if self.label_smoothing and self.negatives:
             raise ConfigError(
                 f"label_smoothing ({self.label_smoothing}) needs the whole catalogue: set negatives ({self.negatives}) to 0"

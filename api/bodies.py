@@ -308,6 +308,7 @@ class ExplanationBody(BaseModel):
     """A weight for each song of the sequence, in its order; `missing` says why there is none."""
 
     song_id: int | str
+    model_id: str | None = Field(None, description="the model that was asked, which may be another one than a moment ago")
     weights: list[WeightBody]
     missing: str | None = None
 

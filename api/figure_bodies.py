@@ -117,7 +117,7 @@ class MapBody(BaseModel):
 
     model_id: str | None
     method: str | None
-    n_songs: int
+    n_songs: int = Field(description="that there are, of which `songs` is a sample")
     songs: list[MapSongBody]
     missing: str | None
 
@@ -134,6 +134,7 @@ class PlaceBody(BaseModel):
 class PlacesBody(BaseModel):
     """Where songs lie; none where there is no map."""
 
+    model_id: str | None = Field(description="whose map it is: another model places all songs elsewhere")
     places: list[PlaceBody]
 
 
@@ -203,8 +204,8 @@ class RowsBody(BaseModel):
 
     songs: int | None
     new_songs: int | None
-    sequences: int | None
-    sequence_rows: int | None
+    sequences: int | None = Field(description="lists that the model learned from; of runs of earlier versions all lists")
+    sequence_rows: int | None = Field(description="places in them")
     requests_open: int | None
     models: int | None
 

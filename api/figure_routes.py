@@ -15,6 +15,7 @@ from api.problems import described
 from api.service import Service, service_of
 from errors import UnknownModel
 from serving.card import model_card
+from serving.live import model_id_of
 from serving.song_map import map_json, places_of
 from storage.models import known_models
 
@@ -58,9 +59,9 @@ def _place_of(service: Service, model_id: str) -> tuple[Path, datetime | None]:
 
 @figures.get("/v1/map", summary="A sample of the songs laid out by what is alike", responses={200: MapBody, **described(503)})
 def song_map() -> Response:
-    """Answer {"model_id": ..., "method": "t-SNE ...", "n_songs": 2000, "songs": [{"song_id": 17, "x": 0.2, "y": 0.7, ...}]}.
+    """Answer {"model_id": ..., "method": "t-SNE ...", "n_songs": 11540, "songs": [{"song_id": 17, "x": 0.2, "y": 0.7, ...}]}.
 
-    Near is like; the axes mean nothing.  `missing` says why there is no map.  503 no model.
+    `songs` is a sample of `n_songs`.  Near is like; the axes mean nothing.  `missing` says why there is no map.  503 no model.
     """
     return jsonify(map_json(service_of(current_app).recommender()))
 
@@ -71,14 +72,16 @@ def song_map() -> Response:
     responses={200: PlacesBody, **described(400, 413, 415, 422, 503)},
 )
 def map_places(body: LookupBody) -> Response:
-    """Take {"song_ids": [17, 4]} and answer {"places": [{"song_id": 17, "x": 0.2, "y": 0.7, "exact": true}]}, in that order.
+    """Take {"song_ids": [17, 4]} and answer {"model_id": ..., "places": [{"song_id": 17, "x": 0.2, "y": 0.7, "exact": true}]}.
 
-    A song that is not on the map lies in the middle of the songs most like it, and is not `exact`; unknown ones are left out.
+    In the order asked.  A song that is not on the map lies in the middle of the songs most like it, and is not `exact`; unknown
+    ones are left out.
     422 ids of another type than the catalogue's, or more than max_songs; 503 no model.
     """
     service = service_of(current_app)
     checked_songs(body.song_ids, service.config.service)
-    return jsonify(places=places_of(service.recommender(), body.song_ids))
+    recommender = service.recommender()
+    return jsonify(model_id=model_id_of(recommender), places=places_of(recommender, body.song_ids))
 
 
 # --- popularity --------------------------------------------------------------------------------------------------------------
@@ -90,7 +93,7 @@ def map_places(body: LookupBody) -> Response:
     responses={200: PopularityBody, **described(503)},
 )
 def popularity() -> Response:
-    """Answer {"bins": [{"label": "never played", ...}], "catalogue": [0.1, ...], "history": [...], "recommended": [...], ...}.
+    """Answer {"bins": [{"label": "in no training list", ...}], "catalogue": [0.1, ...], "history": [...], ...}.
 
     Recommended is what this process answered over HTTP since its start and what the newest lists of the request table hold; null
     while that is nothing.  503 no model.

@@ -3,6 +3,8 @@
 The same is counted for Prometheus (`api.observing`); here are the newest answers and errors themselves.
 """
 
+import logging
+import re
 import threading
 import time
 from collections import Counter, OrderedDict, deque
@@ -35,6 +37,10 @@ WAYS_OUT: Mapping[int, str] = {
     500: "look into the log of the service for this time, and report it",
     503: "start the database or bring a model, then wait: the service comes back by itself",
 }
+
+_ECHO = re.compile(r" \(got .*\)")
+
+log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
 
@@ -73,7 +79,7 @@ class Noted:
         asked, detail = route(), g.get("detail")
         if detail is None or asked == NO_ROUTE:
             return
-        told = f"{request.method} {asked}"
+        told, detail = f"{request.method} {asked}", without_echo(detail)
         with self._guard:
             before = self._errors.pop((status, told, detail), None)
             self._errors[status, told, detail] = {
@@ -102,6 +108,15 @@ class Noted:
         }
 
 
+def without_echo(detail: str) -> str:
+    """What was wrong without what was sent, which is nobody else's business.
+
+    >>> without_echo('songs.1: an id is an integer or a text (got {"name": "Anna (7)"})')
+    'songs.1: an id is an integer or a text'
+    """
+    return _ECHO.sub("", detail)
+
+
 def _latency(times: list[float]) -> dict[str, Any]:
     """Percentiles of the newest answers, and the newest of them one by one, oldest first."""
     percentiles = np.percentile(times, [50, 95, 99]).tolist() if times else [None] * 3
@@ -124,7 +139,7 @@ class Looks(Generic[Found]):
         patience_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """What `ask` may raise it turns into an answer itself; that is shown for `keep_seconds`."""
+        """What `ask` may raise it turns into an answer itself, else it is logged; the answer is shown for `keep_seconds`."""
         self._ask, self._clock = ask, clock
         self._keep_seconds, self._patience_seconds = keep_seconds, patience_seconds
         self._guard = threading.Lock()
@@ -161,5 +176,9 @@ class Looks(Generic[Found]):
             return self._look
 
     def _take(self) -> None:
-        found = self._ask()
-        self._found = (self._clock(), found)
+        try:
+            found = self._ask()
+        except Exception:  # a thread has nobody to raise to: it would end with a word on stderr, and no one would know why
+            log.exception("a look beside the requests has failed")
+        else:
+            self._found = (self._clock(), found)

@@ -150,8 +150,9 @@ def _rows(service: Shown, looked: Looked | None) -> dict[str, int | None]:
     return {
         "songs": state.get("songs"),
         "new_songs": state.get("new_songs"),
-        "sequences": trained.get("sequences"),
-        "sequence_rows": trained.get("rows"),
+        # Runs of earlier versions have not counted apart what they held back.
+        "sequences": trained.get("sequences_training", trained.get("sequences")),
+        "sequence_rows": trained.get("rows_training", trained.get("rows")),
         "requests_open": None if depth is None else depth.queued + depth.running,
         "models": None if looked is None else looked.n_models,
     }

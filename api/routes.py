@@ -236,7 +236,7 @@ def _outcome_json(outcome: Answer | RequestError) -> dict[str, Any]:
     responses={200: ExplanationBody, **described(400, 404, 413, 415, 422, 503)},
 )
 def why(body: WhyBody) -> Response:
-    """Answer {"song_id": 17, "weights": [{"song_id": 4, "weight": 1.2}, {"song_id": 9, "weight": null}], "missing": null}.
+    """Answer {"song_id": 17, "model_id": ..., "weights": [{"song_id": 4, "weight": 1.2}, ...], "missing": null}.
 
     A weight says by how many score points the lead of the song over all others falls without that song of the sequence; below 0
     it speaks against it, null stands for a song that the model does not read.  `explain` of POST /v1/recommend names the three
@@ -244,11 +244,11 @@ def why(body: WhyBody) -> Response:
     """
     service = service_of(current_app)
     service.recommender()
-    weights = service.live.why(body.songs, body.song_id, body.listener)
+    model_id, weights = service.live.why(body.songs, body.song_id, body.listener)
     if weights is None:
-        return jsonify(song_id=body.song_id, weights=[], missing=NOT_BY_A_MODEL)
+        return jsonify(song_id=body.song_id, model_id=model_id, weights=[], missing=NOT_BY_A_MODEL)
     pairs = [{"song_id": song_id, "weight": weight} for song_id, weight in zip(body.songs, weights, strict=True)]
-    return jsonify(song_id=body.song_id, weights=pairs, missing=None)
+    return jsonify(song_id=body.song_id, model_id=model_id, weights=pairs, missing=None)
 
 
 @api.get("/v1/songs", summary="Find songs by words", responses={200: FoundBody, **described(422, 503)})

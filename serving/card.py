@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ LARGEST_FILE_BYTES = 4_000_000
 MOST_POINTS = 500  # of the training curve; longer ones are thinned evenly
 MOST_ROWS = 50  # of the table
 MOST_FEATURES = 100
+MOST_COUNTS = 50  # of the data
+MOST_SETTINGS = 200  # of a section
 SHOWN_SETTINGS = ("model", "memory", "training", "evaluation", "preprocessing")
 # Folders of whoever trained the model: nobody else's business.
 HIDDEN_SETTINGS = ("model_folder", "writer_dict", "encoders_folder", "snapshot")
@@ -142,7 +145,8 @@ def _of_run(files: _Files, described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _counts(origin: Mapping[str, Any]) -> dict[str, int]:
-    return {str(name)[:100]: n for name, n in _object(origin.get("data")).items() if _whole(n) is not None}
+    counts = ((str(name)[:100], n) for name, n in _object(origin.get("data")).items() if _whole(n) is not None)
+    return dict(islice(counts, MOST_COUNTS))
 
 
 def _curve(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -209,7 +213,7 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         section: {
             str(name)[:100]: _plain(value)
-            for name, value in _object(settings.get(section)).items()
+            for name, value in islice(_object(settings.get(section)).items(), MOST_SETTINGS)
             if name not in HIDDEN_SETTINGS and (value is None or isinstance(value, str | int | float))
         }
         for section in SHOWN_SETTINGS

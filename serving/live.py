@@ -190,13 +190,16 @@ class LiveRecommender:
         """The songs most like one; see Recommender.similar.  Raises UnknownSong, ServiceUnavailable."""
         return self._side("").recommender.similar(song_id, count)
 
-    def why(self, songs: Sequence[SongId], song_id: SongId, listener: str | None = None) -> list[float | None] | None:
-        """What each song of a sequence does for another song, by the model that answers for both; see Recommender.why.
+    def why(
+        self, songs: Sequence[SongId], song_id: SongId, listener: str | None = None
+    ) -> tuple[str | None, list[float | None] | None]:
+        """What each song of a sequence does for another song, with the id of the model that says so; see Recommender.why.
 
         Raises InvalidSequence, UnknownSong, ServiceUnavailable.
         """
         key = key_of(Query(songs=songs, controls=Controls(listener=listener)))
-        return self._side(key).recommender.why(songs, song_id)
+        recommender = self._side(key).recommender
+        return model_id_of(recommender), recommender.why(songs, song_id)
 
     def search(self, text: str, count: int) -> list[dict[str, Any]]:
         """Songs whose title or artist holds all words of a text; see Recommender.search.  Raises ServiceUnavailable."""

@@ -125,12 +125,12 @@ def popularity_json(catalogue: SongCatalogue, recommended: Recommended) -> dict[
 
 def _bins(highest: int) -> Iterator[dict[str, Any]]:
     """The bins up to the most popular song: label, and the lowest and highest popularity."""
-    yield {"label": "never played", "low": 0, "high": 0}
+    yield {"label": "in no training list", "low": 0, "high": 0}
     for below, bound in pairwise(BOUNDS):
         if below < highest:
-            yield {"label": f"{below + 1:,} to {bound:,} times", "low": below + 1, "high": bound}
+            yield {"label": f"in {below + 1:,} to {bound:,} lists", "low": below + 1, "high": bound}
     if highest > BOUNDS[-1]:
-        yield {"label": f"over {BOUNDS[-1]:,} times", "low": BOUNDS[-1] + 1, "high": highest}
+        yield {"label": f"in over {BOUNDS[-1]:,} lists", "low": BOUNDS[-1] + 1, "high": highest}
 
 
 def _shares(sums: np.ndarray) -> list[float]:

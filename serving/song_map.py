@@ -70,7 +70,10 @@ def _read(path: Path, written_at: int, size: int, version: str, n_songs: int) ->
 
 
 def map_json(recommender: Recommender) -> dict[str, Any]:
-    """The map with titles and artists, as plain values; songs that have left the database are left out."""
+    """The map with titles and artists, as plain values; songs that have left the database are left out.
+
+    `n_songs` are all songs that there are, of which the map has a sample.
+    """
     found, info = map_of(recommender), recommender.info
     model_id = None if info is None else info.model_id
     if found is None:
@@ -85,7 +88,8 @@ def map_json(recommender: Recommender) -> dict[str, Any]:
         {"song_id": song_id, "x": x, "y": y, "title": title, "artist": artist}
         for song_id, (x, y), title, artist in zip(ids, places, titles, artists, strict=True)
     ]
-    return {"model_id": model_id, "method": found.method, "n_songs": len(songs), "songs": songs, "missing": None}
+    n_songs = int(catalogue.is_available.sum())
+    return {"model_id": model_id, "method": found.method, "n_songs": n_songs, "songs": songs, "missing": None}
 
 
 def places_of(recommender: Recommender, ids: Sequence[SongId]) -> list[dict[str, Any]]:

@@ -41,7 +41,10 @@ def songs_of_filter(connection: Connection, queries_folder: Path, name: str) -> 
     if name not in known:
         raise UnknownFilter(f"no filter {name[:63]!r}: there are {', '.join(known) or 'none'}")
     file = f"{FOLDER}/{name}.sql"
-    query = as_statement((queries_folder / FOLDER / f"{name}.sql").read_text(encoding="utf-8"))
+    try:
+        query = as_statement((queries_folder / FOLDER / f"{name}.sql").read_text(encoding="utf-8"))
+    except UnicodeDecodeError as exc:
+        raise SchemaError(f"{file} cannot be read: {exc}; save it as UTF-8") from exc
     try:
         # A savepoint, and read only as long as it lasts: a file that deletes something is a mistake.
         with expected_errors(), connection.transaction():

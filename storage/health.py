@@ -252,6 +252,8 @@ def _query(queries_folder: Path, name: str) -> LiteralString:
         return as_statement(file.read_text(encoding="utf-8"))
     except OSError as exc:
         raise SchemaError(f"query file {file} cannot be read ({exc.strerror}): let `cli.py map` write it") from exc
+    except UnicodeDecodeError as exc:
+        raise SchemaError(f"query file {file} cannot be read: {exc}; save it as UTF-8") from exc
 
 
 def _column(columns: Mapping[str, str], name: LiteralString, instead: LiteralString) -> sql.SQL:

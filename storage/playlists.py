@@ -76,9 +76,12 @@ def name_of_playlist(connection: Connection, queries_folder: Path, playlist_id: 
 
 def _playlist(row: Mapping[str, Any]) -> Playlist:
     name, n_songs = row["name"], row["n_songs"] or 0
-    if not isinstance(n_songs, int | Decimal):
+    playlist_id = row["playlist_id"]
+    if not isinstance(playlist_id, Id):
+        raise SchemaError(f"playlist_id in {PLAYLISTS_FILE} is {playlist_id!r}: make it a whole number, a text or a uuid")
+    if not isinstance(n_songs, int | Decimal) or not Decimal(n_songs).is_finite():
         raise SchemaError(f"n_songs in {PLAYLISTS_FILE} is {n_songs!r}: make it a whole number")
-    return Playlist(playlist_id=row["playlist_id"], name=None if name is None else str(name), n_songs=int(n_songs))
+    return Playlist(playlist_id=playlist_id, name=None if name is None else str(name), n_songs=int(n_songs))
 
 
 def _query(queries_folder: Path) -> LiteralString | None:

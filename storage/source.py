@@ -288,6 +288,8 @@ def _statement(queries_folder: Path, name: str) -> LiteralString:
         return as_statement(file.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise SchemaError(f"query file {file} is missing: write it, or set queries_folder to a folder that has it") from exc
+    except UnicodeDecodeError as exc:
+        raise SchemaError(f"query file {file} cannot be read: {exc}; save it as UTF-8") from exc
 
 
 def _columns_of(connection: Connection, queries_folder: Path, name: str) -> dict[str, str]:

@@ -103,6 +103,7 @@ def test_a_wrong_value_is_named_with_the_way_out(environ, message):
         ("[training]\nlearning = 1", "unknown setting 'learning'"),
         ("[training\n", "not valid TOML"),
         ("[training]\nbatch_size = 2.5", "batch_size must be a whole number (got 2.5)"),
+        ("[training]\nmap_songs = 20001", "map_songs must be at most 20000: the page draws no larger map (got 20001)"),
         ("[training]\nbatch_size = inf", "batch_size must be a whole number (got inf)"),
     ],
 )

@@ -118,7 +118,7 @@ class FakeLive:
         self.recommend(Query(songs=songs, controls=Controls(listener=listener)))
         if not is_known(song_id):
             raise UnknownSong(f"no song {song_id!r} in the catalogue")
-        return [0.5 if is_known(song) else None for song in songs]
+        return MODEL["model_id"], [0.5 if is_known(song) else None for song in songs]
 
     def search(self, text, count):
         return [{"song_id": "s05", "title": text, "artist": None, "album": None, "features": {}}][:count]

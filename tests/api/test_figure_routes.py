@@ -74,13 +74,16 @@ def test_songs_are_on_the_map_and_have_their_places(new_client, tmp_path):
     assert (shown["n_songs"], shown["missing"], shown["method"][:5]) == (12, None, "t-SNE")
     song = shown["songs"][3]
     places = client.post("/v1/map/places", json={"song_ids": [song["song_id"], "x"]}).json
-    assert places == {"places": [{"song_id": "s03", "x": song["x"], "y": song["y"], "exact": True}]}
+    assert places == {
+        "model_id": recommender.info.model_id,
+        "places": [{"song_id": "s03", "x": song["x"], "y": song["y"], "exact": True}],
+    }
 
 
 def test_without_a_map_that_is_said_and_no_song_has_a_place(new_client):
     client = new_client()
     assert client.get("/v1/map").json["missing"] == NO_MAP
-    assert client.post("/v1/map/places", json={"song_ids": ["s00"]}).json == {"places": []}
+    assert client.post("/v1/map/places", json={"song_ids": ["s00"]}).json["places"] == []
 
 
 @pytest.mark.parametrize(

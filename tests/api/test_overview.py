@@ -50,7 +50,8 @@ def test_what_the_database_tells(new_client, database_url, tmp_path):
     with connect(database_url) as connection:
         add_request(connection, "p")
     recommender = Recommender.load(small_run(tmp_path / "run"), NO_RULES)
-    write_json(tmp_path / "run" / "origin.json", {"data": {"sequences": 40, "rows": 300}})
+    data = {"sequences": 40, "rows": 300, "sequences_training": 36, "rows_training": 270}
+    write_json(tmp_path / "run" / "origin.json", {"data": data})
     told = overview_of(new_client(recommender, database_url=database_url))
     assert (told["database"]["state"], told["database"]["detail"]) == ("reachable", None)
     assert told["database"]["server"].startswith("PostgreSQL ")
@@ -58,12 +59,19 @@ def test_what_the_database_tells(new_client, database_url, tmp_path):
         "create nothing", "read songs and sequences", "see all rows", "take requests",
     ]  # fmt: skip
     assert told["rows"] == {
-        "songs": 12, "new_songs": 0, "sequences": 40, "sequence_rows": 300, "requests_open": 1, "models": 0,
+        "songs": 12, "new_songs": 0, "sequences": 36, "sequence_rows": 270, "requests_open": 1, "models": 0,
     }  # fmt: skip
     assert (told["queue"]["queued"], told["queue"]["running"]) == (1, 0)
     assert told["queue"]["oldest_seconds"] >= 0
     assert (told["model"]["model_id"], told["model"]["refused"]) == (recommender.info.model_id, None)
     assert (told["worker"], told["follower"]) == ("none", "none")
+
+
+def test_of_a_run_that_did_not_count_training_apart_all_lists_are_told(new_client, tmp_path):
+    recommender = Recommender.load(small_run(tmp_path / "run"), NO_RULES)
+    write_json(tmp_path / "run" / "origin.json", {"data": {"sequences": 40, "rows": 300}})
+    rows = overview_of(new_client(recommender))["rows"]
+    assert (rows["sequences"], rows["sequence_rows"]) == (40, 300)
 
 
 def rights_under(new_client, database_url, *statements):
@@ -134,6 +142,16 @@ def test_query_files_that_cannot_be_read_are_told(new_client, database_url, tmp_
     told = overview_of(new_client(config=config, database_url=database_url))
     wrong = {right["what"]: right["way_out"] for right in told["database"]["rights"] if not right["ok"]}
     assert wrong["read songs and sequences"] == "correct the query files; python cli.py doctor tells more"
+
+
+def test_a_query_file_in_another_encoding_is_told(new_client, database_url, tmp_path):
+    for path in DatabaseConfig().queries_folder.glob("*.sql"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "songs.sql").write_bytes("-- Stücke\nSELECT 1".encode("latin-1"))
+    config = Config(service=NO_RULES, database=DatabaseConfig(queries_folder=tmp_path))
+    told = overview_of(new_client(config=config, database_url=database_url))
+    [wrong] = [right for right in told["database"]["rights"] if right["what"] == "read songs and sequences"]
+    assert (wrong["ok"], "songs.sql cannot be read" in wrong["detail"]) == (False, True)
 
 
 def test_a_database_without_our_schema_is_told(new_client, empty_database_url):
@@ -226,12 +244,21 @@ def test_no_key_stands_in_an_error():
     assert text not in told
 
 
+def test_what_was_sent_is_not_shown_to_whoever_looks_at_errors(new_client):
+    client = new_client()
+    for name in ("Anna (home)", "Berta"):
+        told = client.post("/v1/recommend", json={"songs": ["s00"], "count": name}).json["detail"]
+        assert name in told  # whoever sent it may read it
+    [error] = overview_of(client)["errors"]
+    assert (error["detail"], error["times"]) == ("count: Input should be a valid integer", 2)
+
+
 def test_what_is_noted_has_bounds(new_client):
     client = new_client()
     for number in range(MOST_ERRORS + 5):
         client.post("/v1/recommend", json={"songs": [number]})
     details = [one["detail"] for one in overview_of(client)["errors"]]
-    assert (len(details), details[0]) == (MOST_ERRORS, 'song ids are text here (got 24, an integer): send "24"')
+    assert (len(details), details[0]) == (MOST_ERRORS, 'song ids are text here: send "24"')
     noted = Noted()
     for _ in range(RECENT_TIMES + 5):
         with noted.timed():
@@ -259,3 +286,16 @@ def test_what_was_found_is_kept_for_a_while():
     assert [looks.latest(), looks.latest()] == [0, 0]
     now[0] = 2.5
     assert looks.latest() == 1
+
+
+def test_a_look_that_fails_is_logged_and_the_next_one_finds_again(caplog):
+    answers = [ZeroDivisionError("nobody thought of it"), 7]
+
+    def ask():
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    looks = Looks(ask, keep_seconds=2, patience_seconds=10)
+    assert [looks.latest(), looks.latest()] == [None, 7]
+    assert "a look beside the requests has failed" in caplog.text

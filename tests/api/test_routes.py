@@ -41,12 +41,15 @@ def test_each_song_of_the_sequence_has_its_weight(new_client):
     live = FakeLive()
     response = new_client(live=live).post("/v1/why", json={"songs": ["s01", "other"], "song_id": "s05", "listener": "anna"})
     weights = [{"song_id": "s01", "weight": 0.5}, {"song_id": "other", "weight": None}]
-    assert (response.status_code, response.json) == (200, {"song_id": "s05", "weights": weights, "missing": None})
+    assert (response.status_code, response.json) == (
+        200,
+        {"song_id": "s05", "model_id": MODEL["model_id"], "weights": weights, "missing": None},
+    )
     assert live.asked[0].controls.listener == "anna"
 
 
 def test_where_no_model_speaks_for_a_song_that_is_said(new_client, monkeypatch):
-    monkeypatch.setattr(FakeLive, "why", lambda *arguments: None)
+    monkeypatch.setattr(FakeLive, "why", lambda *arguments: (None, None))
     response = new_client().post("/v1/why", json={"songs": ["s01"], "song_id": "s05"})
     assert response.json["weights"] == []
     assert response.json["missing"].startswith("No model speaks for this song")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from engine.checkpoint import append_history, find_checkpoint, mark_finished, model_id_of, write_json
-from serving.card import LARGEST_FILE_BYTES, MOST_POINTS, NOT_HERE, model_card
+from serving.card import LARGEST_FILE_BYTES, MOST_COUNTS, MOST_POINTS, MOST_SETTINGS, NOT_HERE, model_card
 from tests.serving.small import small_run
 
 TRAINED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -146,6 +146,11 @@ def test_what_is_read_has_bounds(run):
         history.writelines(json.dumps({"epoch": epoch, "loss": 1.0}) + "\n" for epoch in range(3, 5_001))
     epochs = [point["epoch"] for point in card_of(run)["curve"]]
     assert (len(epochs), epochs[0], epochs[-1]) == (MOST_POINTS, 1, 5_000)
+    many = {f"n{number}": number for number in range(1_000)}
+    write_json(run / "origin.json", {"data": many})
+    write_json(run / "settings.json", {"model": many})
+    card = card_of(run)
+    assert (len(card["data"]), len(card["settings"]["model"])) == (MOST_COUNTS, MOST_SETTINGS)
     (run / "evaluation.json").write_text(" " * (LARGEST_FILE_BYTES + 1))
     (run / "origin.json").unlink()
     os.mkfifo(run / "origin.json")  # would be waited for

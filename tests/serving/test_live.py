@@ -60,6 +60,8 @@ def test_a_challenger_always_answers_the_same_sequences():
     assert first == again == [answer.model.model_id for answer in live.recommend_many(queries)]
     assert first == ["challenger" if is_in_share(f"listener {number}", 0.5) else "main" for number in range(40)]
     assert {"main", "challenger"} == set(first)
+    explained = [live.why(["s00"], "s05", listener=f"listener {number}")[0] for number in range(40)]
+    assert explained == first
 
 
 def test_a_growing_sequence_stays_on_its_side():

@@ -47,14 +47,14 @@ def test_shares_are_those_worked_by_hand():
     catalogue = catalogue_of([0, 2, 3, 5, 1_500, 0], available=[True, True, True, True, True, False])
     told = popularity_json(catalogue, counts_of(catalogue, 1, 0, 0, 3, 0))
     assert [(one["label"], one["low"], one["high"]) for one in told["bins"]] == [
-        ("never played", 0, 0),
-        ("1 to 3 times", 1, 3),
-        ("4 to 10 times", 4, 10),
-        ("11 to 30 times", 11, 30),
-        ("31 to 100 times", 31, 100),
-        ("101 to 300 times", 101, 300),
-        ("301 to 1,000 times", 301, 1_000),
-        ("over 1,000 times", 1_001, 1_500),
+        ("in no training list", 0, 0),
+        ("in 1 to 3 lists", 1, 3),
+        ("in 4 to 10 lists", 4, 10),
+        ("in 11 to 30 lists", 11, 30),
+        ("in 31 to 100 lists", 31, 100),
+        ("in 101 to 300 lists", 101, 300),
+        ("in 301 to 1,000 lists", 301, 1_000),
+        ("in over 1,000 lists", 1_001, 1_500),
     ]
     assert told["catalogue"] == [0.2, 0.4, 0.2, 0, 0, 0, 0, 0.2]
     assert told["history"] == [0, round(5 / 1510, 6), round(5 / 1510, 6), 0, 0, 0, 0, round(1500 / 1510, 6)]

@@ -50,7 +50,8 @@ def rows(ids, titles):
 
 def test_the_map_has_titles_and_leaves_out_what_has_left_the_database(loaded):
     shown = map_json(loaded.with_songs(rows(["new", *SONGS[1:]], ["New", *map(str.upper, SONGS[1:])])))
-    assert (shown["model_id"], shown["missing"], shown["n_songs"]) == (loaded.info.model_id, None, 11)
+    assert (shown["model_id"], shown["missing"], shown["n_songs"]) == (loaded.info.model_id, None, 12)  # the new one as well
+    assert len(shown["songs"]) == 11
     x, y = stored(loaded)["x"], stored(loaded)["y"]
     assert shown["songs"][0] == {"song_id": "s01", "x": x[1], "y": y[1], "title": "S01", "artist": "artist of s01"}
 

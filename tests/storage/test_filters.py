@@ -76,6 +76,13 @@ def test_a_filter_that_cannot_be_used_is_named(connection, written, text, error,
         songs_of_filter(connection, written(broken=text), "broken")
 
 
+def test_a_filter_in_another_encoding_is_named(connection, written):
+    folder = written(broken="SELECT 1")
+    (folder / "filters" / "broken.sql").write_bytes("-- Stücke".encode("latin-1"))
+    with pytest.raises(SchemaError, match=r"filters/broken\.sql cannot be read: .*; save it as UTF-8"):
+        songs_of_filter(connection, folder, "broken")
+
+
 def test_a_file_whose_name_cannot_be_asked_for_is_passed_over_with_a_warning(written, caplog):
     caplog.set_level(logging.WARNING)
     assert filter_names(written(**{"good": "SELECT 1", "90s": "SELECT 1", "old copy": "SELECT 1"})) == ["good"]

@@ -125,6 +125,18 @@ def test_a_query_without_a_limit_is_cut_off(connection, written):
         ("SELECT", SchemaError, "playlists.sql has no column playlist_id, which is required; it has none"),
         ("SELECT 1 AS playlist_id, 'a' AS name", SchemaError, "playlists.sql has no column n_songs"),
         ("SELECT 1 AS playlist_id, 'a' AS name, 'two' AS n_songs", SchemaError, "n_songs in playlists.sql is 'two'"),
+        (
+            "SELECT 1 AS playlist_id, 'a' AS name, 'NaN'::numeric AS n_songs",
+            SchemaError,
+            "n_songs in playlists.sql is Decimal('NaN')",
+        ),
+        (
+            "SELECT 1 AS playlist_id, 'a' AS name, 'Infinity'::numeric AS n_songs",
+            SchemaError,
+            "n_songs in playlists.sql is Decimal",
+        ),
+        ("SELECT '\\x00'::bytea AS playlist_id, 'a' AS name, 1 AS n_songs", SchemaError, "playlist_id in playlists.sql is b'"),
+        ("SELECT now() AS playlist_id, 'a' AS name, 1 AS n_songs", SchemaError, "playlist_id in playlists.sql is datetime"),
         ("SELECT FROM nowhere", SchemaError, 'playlists.sql fails: relation "nowhere" does not exist'),
         ("SELECT 1 WHERE 'a' LIKE 'a%' OR %(q)s = ''", SchemaError, "playlists.sql"),
         ("SELECT %(wanted)s", SchemaError, "playlists.sql fails: query parameter missing: wanted"),

@@ -205,6 +205,12 @@ def test_a_query_that_breaks_the_contract_is_named(own, own_queries, name, old, 
         check_contract(own, own_queries)
 
 
+def test_a_query_file_in_another_encoding_is_named(connection, own_queries):
+    (own_queries / "songs_by_id.sql").write_bytes("-- Stücke".encode("latin-1"))
+    with pytest.raises(SchemaError, match=r"songs_by_id\.sql cannot be read: .*; save it as UTF-8"):
+        songs_by_id(connection, own_queries, ["s1"])
+
+
 def test_a_missing_query_file_is_named(connection, tmp_path):
     with pytest.raises(SchemaError, match=r"songs\.sql is missing: write it, or set queries_folder"):
         check_contract(connection, tmp_path)

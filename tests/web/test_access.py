@@ -3,7 +3,7 @@
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.web.test_page import listed, panel, suggested, take_playlist
+from tests.web.test_page import drawn, listed, panel, suggested, take_playlist
 
 PANELS = ("Try it", "Why", "Flow", "Model card", "Popularity", "Map", "Health")
 PHONE = {"width": 375, "height": 740}
@@ -23,7 +23,7 @@ def test_axe_finds_nothing_in_any_panel_in_either_theme(visit):
     page = visit()
     take_playlist(page)
     for name in PANELS:
-        place = panel(page, name)
+        place = drawn(page, name)
         for details in place.locator("details > summary").all():
             details.click()
         assert (name, violations(page)) == (name, [])

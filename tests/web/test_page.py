@@ -49,6 +49,24 @@ def panel(page, name):
     return place
 
 
+DRAWN = {
+    "Why": "svg.bar",
+    "Flow": ".plot svg",
+    "Model card": ".plot svg",
+    "Popularity": "svg.bar",
+    "Map": "path.dots",
+    "Health": ".card .facts",
+}
+
+
+def drawn(page, name):
+    """A panel with what it is there for, and no word of something that went wrong."""
+    place = panel(page, name)
+    expect(place.locator(DRAWN.get(name, ".songs")).first).to_be_visible()
+    expect(place.locator(".problem")).to_have_count(0)
+    return place
+
+
 # --- a list and its suggestions ----------------------------------------------------------------------------------------------
 
 
@@ -122,8 +140,10 @@ def test_never_is_remembered_for_the_listener_who_is_named(visit, world):
     expect(page.locator("#suggestions .title").first).not_to_have_text(before[0])
     assert before[0] not in suggested(page)
     with connect(world.url) as connection:
-        stored = connection.execute("SELECT event::text FROM recommender.feedback WHERE listener = 'anna'").fetchall()
-    assert stored == [("never_again",)]
+        stored = connection.execute(
+            "SELECT event::text, model_id, is_recommended FROM recommender.feedback WHERE listener = 'anna'"
+        ).fetchall()
+    assert stored == [("never_again", world.newer, True)]
 
 
 def test_controls_that_were_changed_are_sent_and_the_rest_is_not(visit):
@@ -255,6 +275,10 @@ def test_the_model_card_sets_the_model_beside_simple_methods(visit, world, pictu
     expect(table).to_contain_text("BERT4Rec")
     expect(table).to_contain_text("popularity")
     assert place.get_by_role("img").count() == 2
+    models = place.get_by_role("region", name="Models that the database knows")
+    assert [cell.inner_text() for cell in models.get_by_role("columnheader").all()] == [
+        "Model", "Trained", "Answers", "Played", "Skipped", "Never", "State",
+    ]  # fmt: skip
     picture(page, "model")
 
 
@@ -282,27 +306,41 @@ def test_popularity_compares_suggestions_with_history_and_catalogue(visit, pictu
     table = place.get_by_role("region", name="Share of songs")
     for column in ("Catalogue", "History", "Suggested"):
         expect(table.get_by_role("columnheader", name=column, exact=True)).to_be_visible()
+    assert table.locator("tbody th").first.inner_text() == "in no training list"
+    rows = [row.locator("td.number").all_inner_texts() for row in table.locator("tbody tr").all()]
+    for column in zip(*rows, strict=True):
+        assert sum(float(share.removesuffix(" %")) for share in column) == pytest.approx(100, abs=0.5)
+    expect(place).to_contain_text("suggested songs are counted, since")
     assert place.get_by_role("region", name="Shares of artists").locator("tbody tr").count() >= 10
     picture(page, "popularity")
 
 
-def test_the_map_marks_the_list_and_the_suggestions_and_says_what_axes_mean(visit, picture):
+def test_the_map_marks_the_list_and_the_suggestions_and_says_what_axes_mean(visit, app, picture):
     page = visit()
     take_playlist(page)
     place = panel(page, "Map")
     expect(place).to_contain_text("the axes have no meaning")
+    n_songs = service_of(app).live.state()["songs"]
+    expect(place).to_contain_text(f"A sample of 600 of {n_songs:,} songs")
     expect(place.locator("path.theirs.ringed")).to_have_count(10)
     expect(place.locator("circle.mine.ringed")).to_have_count(len(listed(page)))
     picture(page, "map")
 
 
-def test_health_names_the_database_the_model_and_the_last_errors(visit, world, picture):
+def test_health_names_the_database_the_model_and_the_last_errors(visit, world, address, picture):
     page = visit()
     take_playlist(page)
+    page.request.post(f"{address}/v1/recommend", data={"songs": []})
     place = panel(page, "Health")
-    expect(place).to_contain_text("reachable")
+    expect(place.locator(".card").filter(has_text="Database")).to_contain_text("reachable")
     expect(place).to_contain_text(world.newer)
-    expect(place.get_by_role("heading", name="Last errors")).to_be_visible()
+    error = place.get_by_role("region", name="Last errors").get_by_role("row").filter(has_text="the sequence is empty")
+    expect(error).to_contain_text("correct the request")
+    expect(place.get_by_role("region", name="Rights").locator("tbody tr")).to_have_count(4)
+    expect(place.get_by_role("img")).to_have_accessible_name(re.compile("Time until an answer. Half of .* answers? within"))
+    learned = place.locator(".facts div").filter(has_text="Lists that the model learned from").locator("dd")
+    origin = json.loads((world.config.training.model_folder / world.newer.partition("/")[0] / "origin.json").read_text())
+    assert int(learned.inner_text()) == origin["data"]["sequences_training"] < origin["data"]["sequences"]
     picture(page, "health")
 
 
@@ -328,12 +366,14 @@ def test_without_the_database_lists_are_continued_and_the_rest_says_what_is_miss
         expect(page.get_by_role("button", name=f"Never again {unwanted}", exact=True)).to_have_count(0)
         place = panel(page, "Health")
         expect(place).to_contain_text("Lists of songs are still answered")
+        expect(page.locator("#in-service")).to_contain_text("The database is away")
         place = panel(page, "Model card")
         expect(place.get_by_role("alert").first).to_contain_text("Not available at the moment")
         for name in ("Why", "Flow", "Popularity", "Map"):
-            panel(page, name)
+            drawn(page, name)
     place = panel(page, "Health")
-    expect(place).to_contain_text("reachable")  # it looks again by itself
+    expect(place.locator(".chip.good").first).to_have_text("reachable")  # it looks again by itself
+    expect(page.locator("#in-service")).not_to_contain_text("The database is away")
     place = panel(page, "Model card")
     expect(place.get_by_role("region", name="Models")).to_be_visible()
 
@@ -407,7 +447,8 @@ def test_names_that_are_markup_stay_words(visit, world):
     page.get_by_label("Or start from a playlist").fill("onerror")
     page.locator("#found-playlists").get_by_role("option").filter(has_text=HOSTILE).click()
     expect(page.locator("#list .strong").first).to_have_text(HOSTILE)
-    for name in ("Why", "Flow", "Map", "Popularity", "Model card"):
-        panel(page, name)
+    for name in ("Flow", "Map", "Popularity", "Model card"):
+        drawn(page, name)
+    panel(page, "Why")
     assert page.title() == "BERT4MusicRec"
     assert page.locator("main :is(img, script)").count() == 0

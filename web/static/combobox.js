@@ -2,19 +2,20 @@
 
 import { h } from "./dom.js";
 
-const PAUSE_MS = 120; // of typing, before it is asked
+const PAUSE_MS = 120; // of typing, before it is asked, where nothing else is said
 
 /**
  * Turn an input with its listbox and note into one.
  *
  * `find(text, signal)` promises {options: [{label, detail, value}], note}; `pick(value)` takes what was chosen.
- * With `isOpenWhenEmpty` the field also offers something before a word was typed.
+ * `pauseMs` is longer where asking is dear.  With `isOpenWhenEmpty` the field also offers something before a word was typed.
  */
-export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
+export function combobox(input, { find, pick, isOpenWhenEmpty = false, pauseMs = PAUSE_MS }) {
   const listbox = input.parentElement.querySelector("[role=listbox]");
   const note = input.parentElement.querySelector(".note");
   let options = [];
   let active = -1;
+  let answered = null; // the text whose options are shown
   let timer = 0;
   let asking = null;
 
@@ -71,7 +72,9 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
     const mine = (asking = new AbortController());
     try {
       const found = await find(text, mine.signal);
-      if (!mine.signal.aborted) show(found);
+      if (mine.signal.aborted) return;
+      answered = text;
+      show(found);
     } catch (error) {
       if (error.name === "AbortError") return;
       if (error.name !== "Problem") throw error;
@@ -81,7 +84,7 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
 
   input.addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(look, PAUSE_MS);
+    timer = setTimeout(look, pauseMs);
   });
   input.addEventListener("focus", () => {
     if (isOpenWhenEmpty && listbox.hidden) look();
@@ -90,11 +93,14 @@ export function combobox(input, { find, pick, isOpenWhenEmpty = false }) {
   /** Take what is marked, else the first one, also of what was typed a moment ago and is not found yet. */
   async function take() {
     const text = input.value;
-    if (listbox.hidden && text.trim()) await look();
-    if (!listbox.hidden && options.length && input.value === text) choose(Math.max(active, 0));
+    if (text.trim() && (listbox.hidden || answered !== text.trim())) await look();
+    const isMeant = active >= 0 || text.trim(); // nothing is taken that was neither typed nor marked
+    const isFound = !listbox.hidden && options.length && answered === text.trim();
+    if (isMeant && isFound && input.value === text) choose(Math.max(active, 0));
   }
 
   input.addEventListener("keydown", (event) => {
+    if (event.isComposing) return; // Enter ends a word of an input method
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       if (listbox.hidden) look();

@@ -47,6 +47,24 @@ export function problemBox(problem, retry) {
   );
 }
 
+/** What has the focus in a place that is to be drawn anew, told by its id or its words; null where nothing there has it. */
+export function focusedIn(place) {
+  const element = document.activeElement;
+  return element && element !== place && place.contains(element) ? { id: element.id, words: wordsOf(element) } : null;
+}
+
+/** The focus back to what has the same id or words now, else to the panel, so that the keyboard does not begin at the top again. */
+export function refocus(place, focused) {
+  if (focused === null || document.activeElement !== document.body) return;
+  const all = [...place.querySelectorAll("button, a, input, select, summary, [tabindex]")];
+  const same = all.find((one) => (focused.id ? one.id === focused.id : wordsOf(one) === focused.words));
+  (same ?? place.closest("[tabindex]"))?.focus({ preventScroll: true });
+}
+
+function wordsOf(element) {
+  return element.getAttribute("aria-label") ?? element.textContent;
+}
+
 const turns = new WeakMap();
 
 /**
@@ -67,7 +85,10 @@ export async function present(place, load, draw) {
   } finally {
     if (turns.get(place) === turn) place.removeAttribute("aria-busy");
   }
-  if (turns.get(place) === turn) place.replaceChildren(...children.flat(Infinity).filter(Boolean));
+  if (turns.get(place) !== turn) return;
+  const focused = focusedIn(place);
+  place.replaceChildren(...children.flat(Infinity).filter(Boolean));
+  refocus(place, focused);
 }
 
 /** A table whose columns are {title, of(row)} and of a kind: head, number, words (a sentence), or none of them; wide ones can be scrolled, also by keyboard. */

@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 import { facts, h, present, table } from "./dom.js";
 import { count, counted, fixed, percent, span, when } from "./format.js";
 import { figure, lines } from "./plots.js";
+import { changed, state } from "./songs.js";
 
 const REFRESH_MS = 5000;
 const DATABASE = {
@@ -24,7 +25,14 @@ let timer = 0;
 
 export function show(place) {
   hide();
-  present(place, () => ask("v1/overview"), draw).finally(() => again(place));
+  present(place, load, draw).finally(() => again(place));
+}
+
+/** The overview, which the top of the page shows as well. */
+function load() {
+  state.overview = ask("v1/overview");
+  changed("overview");
+  return state.overview;
 }
 
 export function hide() {

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { empty, h, present, s, table } from "./dom.js";
 import { count, counted, sentence } from "./format.js";
 import { diamond, figure, scale, words } from "./plots.js";
-import { factsOf, ids, lookUp, state, titleOf } from "./songs.js";
+import { factsOf, ids, inParts, lookUp, state, titleOf } from "./songs.js";
 
 const MOST = 500; // songs of the list that are placed, the newest ones
 const REACH = 24; // pixels to the nearest song that is named
@@ -25,11 +25,26 @@ async function load() {
   const theirs = ids(state.answer?.songs ?? []);
   const wanted = [...new Set([...mine, ...theirs])];
   if (map.missing || !wanted.length) return { mine: [], theirs: [] };
-  const { places } = await ask("v1/map/places", { body: { song_ids: wanted } });
+  let places = await placesOf(wanted);
+  if (places === null) { // another model answers by now, which places all songs elsewhere
+    map = await ask("v1/map");
+    places = (await placesOf(wanted)) ?? [];
+  }
   await lookUp(wanted);
   const placed = new Map(places.map((one) => [one.song_id, one]));
   const of = (songIds) => songIds.filter((songId) => placed.has(songId)).map((songId) => ({ ...factsOf(songId), ...placed.get(songId) }));
   return { mine: of(mine), theirs: of(theirs) };
+}
+
+/** Where songs lie on the map at hand; null where that is not the map of the model that was asked. */
+async function placesOf(songIds) {
+  const found = [];
+  for (const some of inParts(songIds)) {
+    const { places, model_id: modelId } = await ask("v1/map/places", { body: { song_ids: some } });
+    if (modelId !== map.model_id) return null;
+    found.push(...places);
+  }
+  return found;
 }
 
 function draw({ mine, theirs }) {

@@ -13,6 +13,7 @@ const DATA = { songs: "Songs", artists: "Artists", albums: "Albums", sequences: 
 
 let looked = null; // the model whose card is shown; null: the one in service
 let said = "";
+let isSwitching = false;
 
 export function show(place) {
   present(place, load, draw);
@@ -67,6 +68,7 @@ function modelsOf(known, inService, modelId) {
         { title: "Answers", number: true, of: (one) => (one.figures ? count(one.figures.answers) : "–") },
         { title: "Played", number: true, of: (one) => (one.figures ? count(one.figures.played) : "–") },
         { title: "Skipped", number: true, of: (one) => (one.figures ? count(one.figures.skipped) : "–") },
+        { title: "Never", number: true, of: (one) => (one.figures ? count(one.figures.never_again) : "–") },
         { title: "State", of: (one) => stateOf(one, inService, challenger) },
       ],
       known.models,
@@ -75,7 +77,7 @@ function modelsOf(known, inService, modelId) {
     h(
       "div",
       { class: "line" },
-      h("button", { type: "button", id: "roll-back", onclick: () => manage("v1/models/rollback", null) }, "Roll back to the model before"),
+      h("button", { type: "button", id: "roll-back", "data-switch": true, "aria-disabled": isSwitching && "true", onclick: () => manage("v1/models/rollback") }, "Roll back to the model before"),
       h("span", { class: "quiet" }, known.deployment ? `Last switched ${when(known.deployment.deployed_at)}.` : "None was chosen yet: the newest run answers."),
     ),
   ];
@@ -88,7 +90,13 @@ function stateOf(one, inService, challenger) {
     one.model_id === challenger ? h("span", { class: "chip" }, "challenger") : null,
     h(
       "button",
-      { type: "button", "aria-label": `Answer with ${one.model_id}`, onclick: () => manage(`v1/models/${pathOf(one.model_id)}/activate`, one.model_id) },
+      {
+        type: "button",
+        "data-switch": true,
+        "aria-label": `Answer with ${one.model_id}`,
+        "aria-disabled": isSwitching && "true",
+        onclick: () => manage(`v1/models/${pathOf(one.model_id)}/activate`),
+      },
       "Answer with this",
     ),
   ].filter(Boolean);
@@ -105,29 +113,44 @@ function say(text) {
   if (place) place.textContent = text;
 }
 
+/** Let nobody switch while a switch is under way: a second click would go back once more.  The focus stays, as it would not with `disabled`. */
+function hold(isHeld) {
+  isSwitching = isHeld;
+  for (const button of document.querySelectorAll("#panel-model [data-switch]")) {
+    if (isHeld) button.setAttribute("aria-disabled", "true");
+    else button.removeAttribute("aria-disabled");
+  }
+}
+
 /** Switch or roll back, and wait until the service answers with what it was told. */
-async function manage(path, modelId) {
+async function manage(path) {
+  if (isSwitching) return;
+  hold(true);
   say("Switching…");
   try {
-    const deployment = await ask(path, { body: {} });
-    const wanted = modelId ?? deployment.model_id;
+    const chosen = await answersWith(await ask(path, { body: {} }));
     looked = null;
-    const isThere = await answersWith(wanted);
-    say(isThere ? `${wanted} answers now.` : `${wanted} is chosen; the service has not loaded it yet. Health says why if it refuses it.`);
+    say(chosen.isThere ? `${chosen.modelId} answers now.` : `${chosen.modelId} is chosen; the service has not loaded it yet. Health says why if it refuses it.`);
     announce(said);
     changed("model");
   } catch (error) {
     if (error.name !== "Problem") throw error;
     say(`${error.title}: ${error.message}`);
+  } finally {
+    hold(false);
   }
 }
 
-async function answersWith(modelId) {
+/** Wait until the service answers with what was deployed last, which may be somebody else's choice by then. */
+async function answersWith(deployment) {
+  let modelId = deployment.model_id;
   for (const end = Date.now() + PATIENCE_MS; Date.now() < end; ) {
-    if ((await ask("v1/overview")).model.model_id === modelId) return true;
+    const [overview, known] = await Promise.all([ask("v1/overview"), ask("v1/models")]);
+    modelId = known.deployment?.model_id ?? modelId;
+    if (overview.model.model_id === modelId) return { modelId, isThere: true };
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
   }
-  return false;
+  return { modelId, isThere: false };
 }
 
 // --- its card ----------------------------------------------------------------------------------------------------------------
@@ -242,7 +265,7 @@ function curveOf(curve, title, series, digits) {
   });
   return figure({
     title,
-    text: `${counted(curve.length, "epoch")}: ${ends.join("; ")}.`,
+    text: `${lengthOf(curve)}: ${ends.join("; ")}.`,
     legend: known.map(([, kind, label]) => [kind, "line", label]),
     draw: (width) => {
       const drawn = lines({
@@ -265,6 +288,12 @@ function curveOf(curve, title, series, digits) {
       curve,
     ),
   });
+}
+
+/** How many epochs there were; of a long training not all of them are drawn. */
+function lengthOf(curve) {
+  const epochs = curve.at(-1).epoch;
+  return epochs > curve.length ? `${counted(epochs, "epoch")}, ${count(curve.length)} of them drawn` : counted(curve.length, "epoch");
 }
 
 function settingsOf(settings) {

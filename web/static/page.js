@@ -1,20 +1,14 @@
 // The page: panels behind tabs, the theme, the key, and who answers.  Each panel's module is loaded when it is first looked at.
 
-import { access, ask, forgetKey, hasKey, useKey } from "./api.js";
-import { byId } from "./dom.js";
+import { GONE, Problem, access, ask, forgetKey, hasKey, useKey } from "./api.js";
+import { byId, focusedIn, problemBox, refocus } from "./dom.js";
 import { span } from "./format.js";
 import { changes, state } from "./songs.js";
 import { begin, restore } from "./try.js";
 
-const PANELS = {
-  why: () => import("./why.js"),
-  flow: () => import("./flow.js"),
-  model: () => import("./model.js"),
-  popularity: () => import("./popularity.js"),
-  map: () => import("./map.js"),
-  health: () => import("./health.js"),
-};
+const PANELS = ["why", "flow", "model", "popularity", "map", "health"]; // each a module of that name
 const loaded = new Map(); // panel: its module
+let failures = 0;
 
 // --- panels ------------------------------------------------------------------------------------------------------------------
 
@@ -41,9 +35,26 @@ async function open(name, { focus = false } = {}) {
 /** Draw the panel that is looked at anew. */
 async function refresh() {
   const name = current;
-  if (!(name in PANELS)) return;
-  if (!loaded.has(name)) loaded.set(name, await PANELS[name]());
-  if (current === name) loaded.get(name).show(byId(`panel-${name}`).querySelector(".content"));
+  if (!PANELS.includes(name)) return;
+  const place = byId(`panel-${name}`).querySelector(".content");
+  if (!loaded.has(name) && !(await load(name, place))) return;
+  if (current !== name) return;
+  const focused = focusedIn(place);
+  loaded.get(name).show(place);
+  refocus(place, focused);
+}
+
+/** Load the module of a panel; whether it is there now.  Where it is not, the panel says so. */
+async function load(name, place) {
+  try {
+    // Browsers remember an address that failed: it is asked for under another one then.
+    loaded.set(name, await import(`./${name}.js${failures ? `?${failures}` : ""}`));
+    return true;
+  } catch {
+    failures += 1;
+    place.replaceChildren(problemBox(new Problem(0, GONE), refresh));
+    return false;
+  }
 }
 
 function fromHash() {
@@ -124,11 +135,16 @@ byId("key-form").addEventListener("submit", async (event) => {
 
 // --- who answers -------------------------------------------------------------------------------------------------------------
 
-/** Show which model is in service; whether that could be asked. */
+/** Ask which model is in service, and show it; whether that could be asked. */
 async function whoAnswers() {
+  state.overview = ask("v1/overview");
+  return showWho();
+}
+
+/** Show what the overview says that was asked for last. */
+async function showWho() {
   let overview;
   try {
-    state.overview = ask("v1/overview");
     overview = await state.overview;
   } catch (error) {
     if (error.name !== "Problem") throw error;
@@ -142,6 +158,8 @@ async function whoAnswers() {
 }
 
 changes.addEventListener("model", whoAnswers);
+changes.addEventListener("stale", whoAnswers);
+changes.addEventListener("overview", showWho); // another panel has asked
 
 showTheme();
 open(fromHash());

@@ -7,7 +7,7 @@ import { bar, key } from "./plots.js";
 
 const PARTS = [
   ["catalogue", "others", "Catalogue", "the songs that there are"],
-  ["history", "mine", "History", "what was played, or put into lists"],
+  ["history", "mine", "History", "the places of the lists that the model learned from"],
   ["recommended", "theirs", "Suggested", "what this service suggested"],
 ];
 
@@ -28,7 +28,7 @@ function draw(figures) {
     h(
       "section",
       null,
-      h("h3", null, "By how often songs were played"),
+      h("h3", null, "By how many lists hold a song"),
       key(parts.map(([, kind, title, words]) => [kind, "bar", `${title}: ${words}`])),
       shares(figures, parts),
     ),
@@ -40,7 +40,7 @@ function draw(figures) {
 function shares(figures, parts) {
   const most = Math.max(...parts.flatMap(([name]) => figures[name]), 1e-9);
   return table(
-    "Share of songs, by how often they were played",
+    "Share of songs, by how many of the lists that the model learned from hold them",
     [
       { title: "Songs", head: true, of: (bin) => bin.label },
       {

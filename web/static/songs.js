@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 
 const KEPT = "list";
 
-/** "list", "answer", "chosen", "model": what changed. */
+/** "list", "answer", "chosen", "model", "overview": what changed; "stale": another model answers than the one that suggested. */
 export const changes = new EventTarget();
 
 export const state = {
@@ -40,8 +40,14 @@ export function titleOf(song) {
 /** Ask for what is known of songs, as far as that was not asked before. */
 export async function lookUp(songIds, signal) {
   const missing = [...new Set(songIds)].filter((songId) => !known.has(songId));
-  if (missing.length) learn((await ask("v1/songs/lookup", { body: { song_ids: missing }, signal })).songs);
+  for (const some of inParts(missing)) learn((await ask("v1/songs/lookup", { body: { song_ids: some }, signal })).songs);
   return songIds.map(factsOf);
+}
+
+/** Songs in parts, none larger than what the service takes at once (max_songs). */
+export function inParts(songs) {
+  const most = Number(document.body.dataset.maxSongs);
+  return Array.from({ length: Math.ceil(songs.length / most) }, (_, n) => songs.slice(n * most, (n + 1) * most));
 }
 
 export function ids(songs) {

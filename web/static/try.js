@@ -2,7 +2,7 @@
 
 import { ask, save } from "./api.js";
 import { combobox } from "./combobox.js";
-import { announce, byId, copy, empty, h, problemBox } from "./dom.js";
+import { announce, byId, copy, empty, focusedIn, h, problemBox, refocus } from "./dom.js";
 import { camelot, code, count, counted, fixed, keyName, sentence } from "./format.js";
 import { asCurl, asSQL } from "./request.js";
 import { changed, changes, factsOf, ids, keptList, learn, lookUp, setList, state, titleOf } from "./songs.js";
@@ -10,13 +10,16 @@ import { changed, changes, factsOf, ids, keptList, learn, lookUp, setList, state
 const FOUND = 8; // songs and playlists that a search shows
 const FORMATS = { jspf: "JSPF", m3u8: "M3U8", csv: "CSV", json: "JSON", sql: "SQL" };
 const PAUSE_MS = 150; // of moving a control, before it is asked
+const PLAYLISTS_PAUSE_MS = 300; // of typing: they are found by a query of the database, which goes on when nobody waits
 const LISTENER = "listener";
-const LONGEST_NAME = 100; // of a file with suggestions
+const LONGEST_NAME = 255; // of a list, in letters, as the service takes it
+const LONGEST_BEGINNING = 100; // of the name of a file with suggestions
 const NAMED = 1; // songs that one reason names; Why has them all
 const MORE = 3; // playlists that an empty list offers
 
 const excluded = new Set(); // songs that could not be stored as "never again"
 let asking = null;
+let picking = null; // the playlist that is being read
 let timer = 0;
 let defaults = new Map(); // the fields of the controls as they stood at first: what the service does when nothing is said
 
@@ -35,6 +38,12 @@ const READ = {
   allow_explicit: (field) => field.checked,
   listener: (field) => field.value.trim() || null,
 };
+
+/** What a field held before anybody, or the browser going back to this page, put something else there. */
+function standing(field) {
+  if (field.options) return { value: ([...field.options].find((option) => option.defaultSelected) ?? field.options[0]).value };
+  return { value: field.defaultValue, checked: field.defaultChecked };
+}
 
 /** The controls that were changed, as fields of a request. */
 function controls() {
@@ -79,17 +88,20 @@ async function suggest() {
   if (!state.list.length) return showStart();
   const mine = (asking = new AbortController());
   const body = request();
+  const focused = focusIn(place);
   place.setAttribute("aria-busy", "true");
   if (!state.answer) place.replaceChildren(h("p", { class: "quiet" }, "Asking the model…"));
   try {
     const answer = await ask("v1/recommend", { body, signal: mine.signal });
     await lookUp(ids(answer.songs), mine.signal);
-    show(answer, body);
+    show(answer, body, focused);
   } catch (error) {
     if (error.name === "AbortError") return;
     if (error.name !== "Problem") throw error;
     setAnswer(null, body);
+    const now = focusIn(place) ?? focused;
     place.replaceChildren(problemBox(error, suggest));
+    focusAgain(place, now);
   } finally {
     if (asking === mine) place.removeAttribute("aria-busy");
   }
@@ -105,10 +117,11 @@ function setAnswer(answer, body) {
 
 // --- what came back ----------------------------------------------------------------------------------------------------------
 
-function show(answer, body) {
+/** `before`: what had the focus when it was asked. */
+function show(answer, body, before) {
   setAnswer(answer, body);
   const place = byId("suggestions");
-  const focused = focusIn(place);
+  const focused = focusIn(place) ?? before;
   place.replaceChildren(
     ...[
       notesOf(answer),
@@ -116,22 +129,25 @@ function show(answer, body) {
       answer.songs.length ? exports("suggestions", "Take the suggestions away", exportSuggestions) : null,
     ].filter(Boolean),
   );
-  if (focused) focusAgain(place, focused);
+  focusAgain(place, focused);
   const first = answer.songs[0];
   announce(first ? `${counted(answer.songs.length, "suggestion")}, first ${titleOf(factsOf(first.song_id))}` : "No suggestions");
 }
 
-/** Which button of which row has the focus, and whether it is shown, as it is where the keyboard is used; null for none. */
+/** Which button of which row has the focus, and whether it is shown, as it is where the keyboard is used; null for none.  Outside the rows: its words. */
 function focusIn(place) {
   const element = document.activeElement;
-  const item = element?.closest("li");
-  if (!item || !place.contains(item)) return null;
+  const item = element?.closest("li.song");
+  if (!item || !place.contains(item)) return focusedIn(place);
   const button = [...item.querySelectorAll("button")].indexOf(element);
   return { row: [...item.parentElement.children].indexOf(item), button, isSeen: element.matches(":focus-visible") };
 }
 
 /** The focus where it was, in rows that are new; nothing moves under a finger or a mouse. */
-function focusAgain(place, { row, button, isSeen }) {
+function focusAgain(place, focused) {
+  if (focused === null || document.activeElement !== document.body) return;
+  const { row, button, isSeen } = focused;
+  if (row === undefined) return refocus(place, focused);
   const rows = place.querySelectorAll("li.song");
   const buttons = rows[Math.min(row, rows.length - 1)]?.querySelectorAll("button");
   (buttons?.[Math.max(button, 0)] ?? byId("find-song")).focus({ preventScroll: !isSeen });
@@ -185,7 +201,7 @@ function row(suggested) {
     h(
       "div",
       { class: "acts" },
-      h("button", { type: "button", class: "add", "aria-label": `Add ${title} to the list`, onclick: () => add(song) }, "+ add"),
+      h("button", { type: "button", class: "add", "aria-label": `Add ${title} to the list`, onclick: (event) => addOnce(event, song) }, "+ add"),
       h("button", { type: "button", class: "plain", "aria-label": `Why ${title}?`, onclick: () => why(song) }, "why"),
       h("button", { type: "button", class: "plain", "aria-label": `Never again ${title}`, onclick: () => never(song) }, "never"),
     ),
@@ -226,6 +242,11 @@ function reasonsOf(suggested) {
 
 // --- what can be done with a suggestion --------------------------------------------------------------------------------------
 
+/** Add a suggestion, unless it is there already: the second click of two comes before its row is gone, or hits the row that took its place. */
+function addOnce(event, song) {
+  if (event.detail <= 1 && !ids(state.list).includes(song.song_id)) add(song);
+}
+
 function add(song) {
   sayOfAnswer("");
   setList([...state.list, song]);
@@ -247,7 +268,7 @@ async function never(song) {
     return;
   }
   try {
-    await ask("v1/feedback", { body: { listener: who, events: [{ event: "never_again", song_id: song.song_id }] } });
+    await remember(who, song);
     sayOfAnswer(`${titleOf(song)} will not be suggested to ${who} again.`);
   } catch (error) {
     if (error.name !== "Problem") throw error;
@@ -255,6 +276,19 @@ async function never(song) {
     sayOfAnswer(`Not remembered (${error.message}). Until this page is closed, ${titleOf(song)} is left out.`);
   }
   await suggest();
+}
+
+/** Store it, in the figures of the model that suggested the song as far as the database knows that model. */
+async function remember(who, song) {
+  const event = { event: "never_again", song_id: song.song_id, recommended: true };
+  const store = (one) => ask("v1/feedback", { body: { listener: who, events: [one] } });
+  const model = state.answer?.model;
+  try {
+    await store(model ? { ...event, model_id: model.model_id } : event);
+  } catch (error) {
+    if (!model || error.status !== 404) throw error; // 404: the model was never entered
+    await store(event);
+  }
 }
 
 // --- the list ----------------------------------------------------------------------------------------------------------------
@@ -329,18 +363,29 @@ function back(list, playlist) {
 }
 
 async function takePlaylist({ playlist_id, name }) {
+  picking?.abort();
+  const mine = (picking = new AbortController());
   const [before, beforeList] = [state.playlist, state.list];
-  say(`Reading ${name ?? "the playlist"}…`);
+  const called = name ?? `playlist ${playlist_id}`;
+  say(`Reading ${called}…`);
   try {
-    const found = await ask(`v1/playlists/${encodeURIComponent(playlist_id)}`);
+    const found = await ask(`v1/playlists/${encodeURIComponent(playlist_id)}`, { signal: mine.signal });
+    if (state.list !== beforeList) return leave(called);
     learn(found.songs.filter((song) => song.title !== undefined));
     setList(found.songs.map((song) => ({ ...factsOf(song.song_id), ...song })), { playlist_id: found.playlist_id, name: found.name ?? name });
-    const undo = beforeList.length ? () => back(beforeList, before) : null;
-    say(`${counted(found.songs.length, "song")} from ${name ?? `playlist ${playlist_id}`}.`, undo);
+    say(`${counted(found.songs.length, "song")} from ${called}.`, beforeList.length ? () => back(beforeList, before) : null);
+    // What was pressed may be gone by now.
+    if (document.activeElement === document.body) byId("list").querySelector("ol")?.focus({ preventScroll: true });
   } catch (error) {
+    if (error.name === "AbortError") return;
     if (error.name !== "Problem") throw error;
     say(`${error.title}: ${error.message}`);
   }
+}
+
+/** Say that a playlist came too late, beside what was said of the change before it, which may have a way back. */
+function leave(called) {
+  byId("list-note").append(` The list was changed meanwhile, so ${called} was not taken.`);
 }
 
 // --- exports -----------------------------------------------------------------------------------------------------------------
@@ -374,14 +419,19 @@ async function exported(note, run) {
   }
 }
 
+/** The songs as they are shown: asked for again they could be others, and would count as suggested twice. */
 function exportSuggestions(ending) {
-  const { seed } = state.answer;
-  const named = new URLSearchParams({ name: `${listName()}, continued`.slice(0, LONGEST_NAME) });
-  return save(`v1/recommend.${ending}?${named}`, seed === null || seed === undefined ? state.asked : { ...state.asked, seed });
+  const name = cut(`${cut(listName(), LONGEST_BEGINNING)}, continued`, LONGEST_NAME);
+  return save(`v1/playlist.${ending}`, { name, songs: ids(state.answer.songs) });
 }
 
 function listName() {
-  return state.playlist?.name ?? "My list";
+  return cut(state.playlist?.name ?? "", LONGEST_NAME).trim() || "My list";
+}
+
+/** The first letters of a text; those of two code units stay whole. */
+function cut(text, most) {
+  return [...text].slice(0, most).join("");
 }
 
 function exportList(ending) {
@@ -469,7 +519,8 @@ function showControls() {
   const form = byId("controls");
   for (const output of form.querySelectorAll("output")) {
     const field = byId(output.htmlFor.value);
-    output.textContent = Number(field.value) === defaults.get(field.name) ? `${field.value} (default)` : field.value;
+    const text = Number(field.value) === defaults.get(field.name) ? `${field.value} (default)` : field.value;
+    if (output.textContent !== text) output.textContent = text;
   }
   const n = Object.keys(controls()).length;
   byId("changed").textContent = n ? `${count(n)} changed` : "";
@@ -477,7 +528,7 @@ function showControls() {
 
 function readControls() {
   const form = byId("controls");
-  defaults = new Map(Object.entries(READ).map(([name, read]) => [name, read(form.elements[name])]));
+  defaults = new Map(Object.entries(READ).map(([name, read]) => [name, read(standing(form.elements[name]))]));
   form.elements.listener.value = sessionStorage.getItem(LISTENER) ?? "";
   showControls();
   const onChange = () => {
@@ -502,23 +553,35 @@ function readControls() {
 export async function begin() {
   readControls();
   combobox(byId("find-song"), { find: findSongs, pick: add });
-  combobox(byId("find-playlist"), { find: findPlaylists, pick: takePlaylist, isOpenWhenEmpty: true });
+  combobox(byId("find-playlist"), { find: findPlaylists, pick: takePlaylist, isOpenWhenEmpty: true, pauseMs: PLAYLISTS_PAUSE_MS });
   changes.addEventListener("list", () => {
     showList();
     suggest();
   });
   changes.addEventListener("model", suggest);
+  changes.addEventListener("stale", suggest);
   await restore();
 }
 
 /** The list as it was before the page was loaded anew; also after a key was given. */
 export async function restore() {
   const kept = state.list.length ? null : keptList();
-  if (!kept) return changed("list");
+  // At once, with what is known of them: a song that is added while they are looked up joins them.
+  if (kept) [state.list, state.playlist] = [kept.songs.map(factsOf), kept.playlist];
+  await nameSongs();
+}
+
+/** Look up what is known of the list's songs; until that is known they are shown by their ids. */
+async function nameSongs() {
+  const place = byId("list-problem");
+  const focused = focusedIn(place);
   try {
-    setList(await lookUp(kept.songs), kept.playlist);
+    await lookUp(ids(state.list));
+    place.replaceChildren();
   } catch (error) {
     if (error.name !== "Problem") throw error;
-    changed("list");
+    place.replaceChildren(problemBox(error, nameSongs));
   }
+  setList(state.list.map((song) => factsOf(song.song_id)), state.playlist);
+  refocus(place, focused);
 }

@@ -20,6 +20,7 @@ const FEATURES = {
   duration_ms: { digits: 0, unit: "s", name: "duration", per: 1000 },
 };
 const NOTHING = 0.005; // score points that are rounded to none
+let again = null; // the model because of which suggestions were asked for again
 const SHARED = { same_album: "same album", same_artist: "same artist" };
 
 export function show(place) {
@@ -37,8 +38,21 @@ export function show(place) {
   present(
     body,
     () => ask("v1/why", { body: { songs: ids(list), song_id: suggested.song_id, listener: asked.listener } }),
-    (why) => [contributions(why, song, list), strip(song, list)],
+    (why) => (isOfAnother(why, answer) ? askAgain(why) : [contributions(why, song, list), strip(song, list)]),
   );
+}
+
+/** Whether another model explains than the one that suggested: it was switched meanwhile, perhaps in another tab. */
+function isOfAnother(why, answer) {
+  const [explains, suggested] = [why.model_id, answer.model?.model_id];
+  // Once for each: of several processes one may be a moment behind.
+  return Boolean(explains && suggested) && explains !== suggested && explains !== again;
+}
+
+function askAgain(why) {
+  again = why.model_id;
+  changed("stale");
+  return h("p", { class: "quiet" }, "Another model answers by now: asking it…");
 }
 
 function chooser(songs, chosen) {
