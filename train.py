@@ -208,7 +208,7 @@ def origin_of(snapshot: Snapshot, process: Process) -> dict[str, Any]:
 
 
 def known_features(snapshot: Snapshot) -> list[str]:
-    """The features that at least one song has; each has a column that marks where it is missing, and one or more for its value."""
+    """The features that some song has; each has a column that marks where it is missing, and one or more for its value."""
     songs = snapshot.song_features[FIRST_NUMBER:]
     marks = [(place, name) for place, name in enumerate(snapshot.manifest["feature_names"]) if name.endswith("_missing")]
     return [name.removesuffix("_missing") for place, name in marks if (songs[:, place] == 0).any()]

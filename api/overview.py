@@ -177,7 +177,7 @@ def _since(seconds: float) -> float:
 
 def _rights(connection: Connection, service: Shown, server: Server) -> Iterator[dict[str, Any]]:
     """What the role may and should not, each with the way out where that is not so."""
-    if service.config.database.is_embedded:
+    if service.config.database.is_embedded and server.is_superuser:
         told = "the service is the owner of its own embedded server"
         yield {"what": "create nothing", "ok": True, "detail": told, "way_out": None}
     else:
