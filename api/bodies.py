@@ -200,11 +200,21 @@ class ActivateBody(Body):
         return self
 
 
+class SuggestedBody(Body):
+    """What an answer said of a song, so that a file of it says the same."""
+
+    song_id: Id
+    score: float | None = Field(None, allow_inf_nan=False)
+    reasons: list[Text] = Field([], description="in words")
+
+
 class PlaylistBody(Body):
     """A list of songs to be written to a file."""
 
     name: Text = Field(description="what the list is called")
     songs: Ids = Field(description="song ids as the database has them, in their order")
+    suggested: list[SuggestedBody] = Field([], description="of those that were recommended: score and reasons")
+    model_id: Text | None = Field(None, description="the model that recommended them")
 
 
 class NothingBody(Body):
@@ -469,6 +479,6 @@ class ReadinessBody(BaseModel):
 
 
 KNOWN_BODIES: Sequence[type[BaseModel]] = (
-    *(RecommendBody, BatchBody, WhyBody, FeedbackBody, EventBody, ActivateBody, PlaylistBody, NothingBody),
+    *(RecommendBody, BatchBody, WhyBody, FeedbackBody, EventBody, ActivateBody, PlaylistBody, SuggestedBody, NothingBody),
     *(RequestPath, SongPath, ModelPath, ExportPath, ExportQuery, SimilarQuery, SearchQuery),
 )

@@ -3,6 +3,7 @@
 `POST /recommend` and `GET /requests/N` are also at the addresses that they had before there were versions.
 """
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -125,6 +126,7 @@ def recommend_file(path: ExportPath, query: ExportQuery, body: RecommendBody) ->
 def playlist_file(path: ExportPath, body: PlaylistBody) -> Response:
     """Take {"name": "Evening", "songs": [17, 4]} and answer that list as a file: JSPF, M3U8, CSV, JSON or SQL.
 
+    With "model_id" and "suggested": [{"song_id": 17, "score": 4.2, "reasons": ["..."]}] the file says so of these songs.
     Of songs that nobody knows only the id stands there.  422 ids of another type than the catalogue's, or more than max_songs;
     503 no model.
     """
@@ -135,7 +137,21 @@ def playlist_file(path: ExportPath, body: PlaylistBody) -> Response:
     if len(body.songs) > most:
         raise InvalidSequence(f"the list has {len(body.songs)} songs, over max_songs ({most}): write it in several files")
     songs = service.recommender().typed(body.songs)
-    return as_file(EXPORTERS[path.extension], listed(body.name, songs, cards_of(service, songs)))
+    plain = listed(body.name, songs, cards_of(service, songs))
+    return as_file(EXPORTERS[path.extension], _suggested(plain, body) if body.suggested else plain)
+
+
+def _suggested(plain: ExportedList, body: PlaylistBody) -> ExportedList:
+    """A list with what an answer said of its songs."""
+    told = {str(one.song_id): one for one in body.suggested}
+    songs = [
+        replace(song, rank=rank, score=told[str(song.song_id)].score, reasons=tuple(told[str(song.song_id)].reasons))
+        if str(song.song_id) in told
+        else song
+        for rank, song in enumerate(plain.songs, start=1)
+    ]
+    version = None if body.model_id is None else body.model_id.rpartition("/")[2]
+    return replace(plain, songs=songs, model_id=body.model_id, model_version=version)
 
 
 def _recommend_file(

@@ -181,6 +181,17 @@ def test_a_list_of_ones_own_is_written_as_it_is(new_client, named_url):
     assert tracks[0]["identifier"] == ["https://musicbrainz.org/recording/00000000-0000-0000-0000-000000000007"]
 
 
+def test_a_list_that_was_recommended_says_so(new_client, named_url):
+    suggested = [{"song_id": "s05", "score": 4.5, "reasons": ["because of song s07"]}, {"song_id": "away"}]
+    body = {"name": "Evening", "songs": ["s07", "s05"], "suggested": suggested, "model_id": "run/epoch-001/abc"}
+    exported = new_client(database_url=named_url).post("/v1/playlist.json", json=body).json
+    assert [(song["song_id"], song["rank"], song["score"], song["reasons"]) for song in exported["songs"]] == [
+        ("s07", None, None, []),
+        ("s05", 2, 4.5, ["because of song s07"]),
+    ]
+    assert exported["model"] == {"model_id": "run/epoch-001/abc", "version": "abc"}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "told"),
     [

@@ -423,6 +423,8 @@ def test_taking_suggestions_away_counts_as_no_answer(visit, address):
         page.locator('[data-export="suggestions.json"]').click()
     exported = json.loads(downloading.value.path().read_text(encoding="utf-8"))
     assert [song["title"] for song in exported["songs"]] == titles
+    assert exported["model"] is not None
+    assert all(song["reasons"] and song["score"] is not None for song in exported["songs"])
     assert counted() == before
 
 

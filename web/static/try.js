@@ -422,7 +422,13 @@ async function exported(note, run) {
 /** The songs as they are shown: asked for again they could be others, and would count as suggested twice. */
 function exportSuggestions(ending) {
   const name = cut(`${cut(listName(), LONGEST_BEGINNING)}, continued`, LONGEST_NAME);
-  return save(`v1/playlist.${ending}`, { name, songs: ids(state.answer.songs) });
+  const { songs, model } = state.answer;
+  const suggested = songs.map((song) => ({
+    song_id: song.song_id,
+    score: song.score,
+    reasons: song.reasons.map((reason) => cut(reason.text, LONGEST_NAME)),
+  }));
+  return save(`v1/playlist.${ending}`, { name, songs: ids(songs), suggested, model_id: model?.model_id ?? null });
 }
 
 function listName() {
