@@ -26,7 +26,7 @@ from storage.connections import Connection
 from storage.histories import KeylessSong, Staged
 from storage.imports import Brought
 
-ROWS_PER_BLOCK = 20_000  # about 1 MB of text; brought by 40,000 plays a fourth fewer come in a second
+ROWS_PER_BLOCK = 20_000  # about 1 MB of text; with 40,000 a fourth to a third fewer plays come in a second
 SONGS_IN_MIND = 100_000  # about 60 MB; a song that comes again later is numbered anew, and found to be the same in the database
 MAX_TEXT_CHARACTERS = 1_000
 MAX_LISTENER_BYTES = 1_020  # as feedback has it

@@ -11,6 +11,7 @@ from pathlib import Path
 from config import ImportConfig
 from errors import ConfigError, DataError
 from importers.bring import bring
+from importers.fields import RESERVED_PREFIX
 from importers.files import TextFile, all_files
 from importers.formats import Format
 from importers.policy import Policy
@@ -42,6 +43,8 @@ def import_history(
     if not found:
         known = "; ".join(sorted({each.title for each in formats}))
         raise DataError(f"{path} holds nothing that is known here{_named(rest)}: known are {known}")
+    if source is not None and f"{source}:".startswith(RESERVED_PREFIX):
+        raise ConfigError(f"--source {source} is what ids of listening sessions begin with: choose another name")
     if source is not None and len(found) > 1:
         titles = "; ".join(each.title for each in found)
         raise ConfigError(f"--source {source} is for one format, and {path} holds several ({titles}): leave it out, or name one")

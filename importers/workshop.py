@@ -66,7 +66,7 @@ class Workshop:
             if self._failed is None:
                 try:
                     job()
-                except BaseException as exc:
+                except BaseException as exc:  # whatever it is, it is raised where the work was ordered
                     self._failed = exc
 
     def _copy(self, table: Staged, block: str) -> None:

@@ -124,6 +124,11 @@ def test_a_source_of_ones_own_is_for_one_format(connection, tmp_path):
         imported(connection, write_export(tmp_path), source="mine")
 
 
+def test_a_source_cannot_be_taken_for_sessions(connection, tmp_path):
+    with pytest.raises(ConfigError, match="--source listen is what ids of listening sessions begin with"):
+        imported(connection, write_export(tmp_path), "jspf", source="listen")
+
+
 def test_names_of_files_cannot_command_a_terminal(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("\x1b[2Jendsong_0.json", "[]")
