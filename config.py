@@ -241,8 +241,8 @@ class TrainingConfig:
     """Share of the target's probability given to all songs alike."""
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
-    negatives: int = 0
-    """Songs sampled per step and shared by its masked places; 0 compares with the whole catalogue."""
+    negatives: int | None = None
+    """Songs drawn per step and shared by its masked places; 0: the whole catalogue; None: 0 up to 100,000 songs, else 8,192."""
     early_stopping_epochs: int = 6
     """Evaluations without a better validation NDCG@10 after which training ends; 0 never stops early."""
     minutes: float | None = None
@@ -273,7 +273,8 @@ class TrainingConfig:
             raise ConfigError("cloze_probability (0) and last_item_probability (0) leave nothing to predict: raise one of them")
         for name in ("batch_size", "num_epochs", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("warmup_steps", "negatives", "early_stopping_epochs", "threads", "weight_decay", "map_songs"):
+        _require((self.negatives or 0) >= 0, "negatives", self.negatives, "0 or more")
+        for name in ("warmup_steps", "early_stopping_epochs", "threads", "weight_decay", "map_songs"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(self.map_songs <= 20_000, "map_songs", self.map_songs, "at most 20000: the page draws no larger map")
         if self.label_smoothing and self.negatives:

@@ -391,6 +391,17 @@ class Memory(nn.Module):
         """What a song gets for being popular, in each edition: (E, V)."""
         return F.softplus(self.popularity) * self.song_plays.log1p()
 
+    def prior_at(self, editions: Tensor, songs: Tensor) -> Tensor:
+        """The prior of songs (M, C) at places of these editions (M,): (M, C)."""
+        return F.softplus(self.popularity) * self.song_plays[editions[:, None], songs].log1p()
+
+    def prior_normaliser(self) -> Tensor:
+        """Log of the prior's partition function over the songs of training, in each edition: (E,)."""
+        fitted = (self.song_plays[0] > 0) & (
+            torch.arange(self.song_plays.shape[1], device=self.song_plays.device) >= FIRST_NUMBER
+        )
+        return self.prior()[:, fitted].logsumexp(1)
+
     def grown(self, song_artist: Tensor, song_album: Tensor) -> "Memory":
         """A memory with N more songs, which nobody has played, of these artists and albums (N,); parameters are shared.
 

@@ -13,14 +13,18 @@ Shape letters: B rows of a batch, L places of a row, M masked places of a batch,
 included), T songs seen in training (a prefix of V), K sampled negatives, D width of the model, F feature columns, H heads.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
-from memory import LookedUp, Memory, Origin, twin
+from losses import OUT, Negatives, linear_cross_entropy, sampled_cross_entropy
+from memory import LookedUp, Memory, Origin, added_up, twin
 
 # The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
 EMBEDDING_STD = 0.05
@@ -28,7 +32,11 @@ EMBEDDING_STD = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """What is known of each song, by song number.  Numbers from n_fitted_* on were not seen in training."""
+    """What is known of each song, by song number.  Numbers from n_fitted_* on were not seen in training.
+
+    Below n_fitted_songs may be gaps where numbers are older than the training part (an incremental preprocessing keeps them):
+    songs that are not in `fitted`.  They, and artists and albums of such songs alone, are as unknown as what comes later.
+    """
 
     song_artist: Tensor  # (V,) int
     song_album: Tensor  # (V,) int
@@ -36,20 +44,39 @@ class Catalogue:
     n_fitted_songs: int
     n_fitted_albums: int
     n_fitted_artists: int
+    fitted: Tensor | None = None  # (n_fitted_songs,) bool; None: every one
+
+    def fitted_numbers(self, n_fitted: int, of_song: Tensor) -> Tensor | None:
+        """Which artists (or albums) below `n_fitted` are those of a fitted song, (n_fitted,) bool; None where there are no gaps.
+
+        `of_song` (V,) names the artist (or album) of each song.
+        """
+        if self.fitted is None:
+            return None
+        numbers = of_song[: self.n_fitted_songs][self.fitted.to(of_song.device)].long()
+        fitted = torch.arange(n_fitted, device=of_song.device) < FIRST_NUMBER
+        fitted[numbers[numbers < n_fitted]] = True
+        return fitted
 
 
 class PartEmbedding(nn.Embedding):
     """An embedding table for the fitted numbers; every other number takes the row of UNKNOWN."""
 
-    def __init__(self, n_fitted: int, width: int):
+    row: Tensor | None
+
+    def __init__(self, n_fitted: int, width: int, fitted: Tensor | None = None):
+        """`fitted` (n_fitted,) is false at numbers that are not fitted all the same; their rows lie idle."""
         super().__init__(n_fitted, width, padding_idx=PAD)
         nn.init.normal_(self.weight, std=EMBEDDING_STD)
         with torch.no_grad():
             self.weight[PAD].zero_()
+        row = None if fitted is None else torch.where(fitted, torch.arange(n_fitted, device=fitted.device), UNKNOWN)
+        self.register_buffer("row", row, persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Embed numbers of any shape (...) into (..., width)."""
-        return super().forward(torch.where(numbers < self.num_embeddings, numbers, UNKNOWN))
+        rows = torch.where(numbers < self.num_embeddings, numbers, UNKNOWN)
+        return super().forward(rows if self.row is None else self.row[rows])
 
 
 class FeatureProjection(nn.Module):
@@ -62,9 +89,10 @@ class FeatureProjection(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, song_features: Tensor, n_fitted_songs: int, d_model: int):
+    def __init__(self, song_features: Tensor, fitted: Tensor, d_model: int):
+        """`song_features` (V, F); `fitted` (V,) bool, the songs of training."""
         super().__init__()
-        real = song_features[FIRST_NUMBER:n_fitted_songs]
+        real = song_features[fitted]
         columns = song_features.shape[1]
         spread = real.std(dim=0, correction=0) if len(real) else torch.zeros(columns)
         self.register_buffer("mean", real.mean(dim=0) if len(real) else torch.zeros(columns))
@@ -85,18 +113,26 @@ class SongEmbedding(nn.Module):
     song_artist: Tensor
     song_album: Tensor
     song_features: Tensor
+    fitted: Tensor | None
 
     def __init__(self, config: ModelConfig, catalogue: Catalogue):
         super().__init__()
         # Persistent buffers: a checkpoint carries its catalogue, and scores without the snapshot.
+        self.register_buffer("fitted", None if catalogue.fitted is None else catalogue.fitted.clone())
         self.register_buffer("song_artist", _with_specials(catalogue.song_artist))
         self.register_buffer("song_album", _with_specials(catalogue.song_album))
         self.register_buffer("song_features", catalogue.song_features.float().clone())
-        self.song = PartEmbedding(catalogue.n_fitted_songs, config.d_songs)
-        self.album = PartEmbedding(catalogue.n_fitted_albums, config.d_albums) if config.d_albums else None
-        self.artist = PartEmbedding(catalogue.n_fitted_artists, config.d_artists) if config.d_artists else None
+        self.song = PartEmbedding(catalogue.n_fitted_songs, config.d_songs, self._fitted_rows(catalogue.n_fitted_songs))
+        parts = (
+            (config.d_albums, catalogue.n_fitted_albums, self.song_album),
+            (config.d_artists, catalogue.n_fitted_artists, self.song_artist),
+        )
+        self.album, self.artist = (
+            PartEmbedding(n_fitted, width, catalogue.fitted_numbers(n_fitted, of_song)) if width else None
+            for width, n_fitted, of_song in parts
+        )
         has_features = config.use_features and catalogue.song_features.shape[1] > 0
-        self.features = FeatureProjection(self.song_features, catalogue.n_fitted_songs, config.d_model) if has_features else None
+        self.features = FeatureProjection(self.song_features, self.are_fitted(), config.d_model) if has_features else None
 
     def forward(self, songs: Tensor, hidden_ids: Tensor | None = None) -> Tensor:
         """Embed song numbers (...) into (..., D); where `hidden_ids` (...) is true the song's own id counts as unknown."""
@@ -112,6 +148,27 @@ class SongEmbedding(nn.Module):
             embedded = embedded + numeric.masked_fill((songs < FIRST_NUMBER)[..., None], 0.0)
         return embedded
 
+    def are_fitted(self) -> Tensor:
+        """Whether each song occurs in training, (V,) bool; false at the specials."""
+        numbers = torch.arange(len(self.song_artist), device=self.song_artist.device)
+        fitted = (numbers >= FIRST_NUMBER) & (numbers < self.song.num_embeddings)
+        if self.fitted is not None:
+            fitted[: len(self.fitted)] &= self.fitted
+        return fitted
+
+    def _fitted_rows(self, n_fitted: int) -> Tensor | None:
+        """Which rows of the song table are in use, those of the specials among them; None: every one."""
+        return None if self.fitted is None else self.fitted | (torch.arange(n_fitted, device=self.fitted.device) < FIRST_NUMBER)
+
+    def sparse_gradients(self, wanted: bool) -> None:
+        """Let the gradients of the three tables hold the rows that were looked up alone, instead of all.
+
+        Worth while where a step looks up few of many rows, as with sampled negatives.
+        """
+        for table in (self.song, self.album, self.artist):
+            if table is not None:
+                table.sparse = wanted
+
     def grown(self, song_artist: Tensor, song_album: Tensor, song_features: Tensor) -> "SongEmbedding":
         """The same parameters over a catalogue with N more songs, (N,), (N,) and (N, F)."""
         larger = twin(self)
@@ -122,12 +179,66 @@ class SongEmbedding(nn.Module):
         return larger
 
 
+class Dropout(nn.Module):
+    """Dropout whose draws are bytes on a processor, where torch takes four times as long for a number each.
+
+    There the probability is rounded to a multiple of 1/256; what is kept is scaled by what it was rounded to.
+    """
+
+    def __init__(self, probability: float):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values of any shape, some of them 0 in training."""
+        if not self.training or not self.probability:
+            return values
+        if values.device.type != "cpu":
+            return F.dropout(values, self.probability)
+        return values * drawn_mask(values.shape, self.probability).to(values.dtype)
+
+
+def drawn_mask(shape: torch.Size, probability: float) -> Tensor:
+    """0 with that probability, else one over the share that is kept: float32 on the CPU, from torch's global generator."""
+    n, dropped = math.prod(shape), min(255, max(1, round(256 * probability)))
+    draws = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None).numpy().view(np.uint8)[:n]
+    return torch.from_numpy(np.multiply(draws >= dropped, np.float32(256 / (256 - dropped)), dtype=np.float32)).view(shape)
+
+
+class GELU(nn.Module):
+    """Gaussian error linear unit (Hendrycks and Gimpel 2016), x times the normal distribution function of x."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values of any shape."""
+        if values.device.type != "cpu" or not self.training:
+            return F.gelu(values)
+        activated: Tensor = _TrainedGELU.apply(values)  # type: ignore[no-untyped-call]
+        return activated
+
+
+class _TrainedGELU(torch.autograd.Function):
+    """On a processor torch's own backward takes three times as long: it evaluates the error function once more."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        below = torch.special.ndtr(values)
+        ctx.save_for_backward(values, below)
+        return values * below
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
+        values, below = ctx.saved_tensors
+        slope: Tensor = values.square().mul_(-0.5).exp_().mul_((2 * math.pi) ** -0.5).mul_(values).add_(below)
+        return slope.mul_(grad_outputs[0])
+
+
 class SelfAttention(nn.Module):
     """Bidirectional multi-head self-attention; no place looks at padding."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.heads, self.dropout_prob = config.heads, config.dropout_prob
+        self.dropout = Dropout(config.dropout_prob)
         self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
         self.out = nn.Linear(config.d_model, config.d_model)
 
@@ -139,9 +250,21 @@ class SelfAttention(nn.Module):
         query = query.view(B, n_last, self.heads, D // self.heads).transpose(1, 2)  # (B, H, n_last, D/H)
         key_value = F.linear(hidden, weight[D:], bias[D:])  # (B, L, 2 D)
         key, value = key_value.view(B, L, 2, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, L, D/H)
-        dropout = self.dropout_prob if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)  # (B, H, n_last, D/H)
+        if self.training and self.dropout_prob and hidden.device.type == "cpu":
+            mixed = self._mixed_with_dropout(query, key, value, visible)
+        else:
+            dropout = self.dropout_prob if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
         return self.out(mixed.transpose(1, 2).reshape(B, n_last, D))  # (B, n_last, D)
+
+    def _mixed_with_dropout(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+        """What torch's own attention computes, (B, H, n_last, D/H), but with our dropout, which is faster on a processor."""
+        B, H, n_last, width = query.shape
+        hidden = torch.zeros(visible.shape, dtype=query.dtype).masked_fill(~visible, -torch.inf)  # (B, 1, 1, L)
+        hidden = hidden.expand(B, H, n_last, -1).reshape(B * H, n_last, -1)
+        query, key, value = query.reshape(B * H, n_last, width), key.reshape(B * H, -1, width), value.reshape(B * H, -1, width)
+        scores = torch.baddbmm(hidden, query, key.transpose(1, 2), alpha=width**-0.5)  # (B H, n_last, L)
+        return self.dropout(scores.softmax(-1)).bmm(value).view(B, H, n_last, width)
 
 
 class Block(nn.Module):
@@ -152,13 +275,8 @@ class Block(nn.Module):
         self.attention_norm = nn.LayerNorm(config.d_model)
         self.attention = SelfAttention(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.d_model, config.d_ff),
-            nn.GELU(),
-            nn.Dropout(config.dropout_prob),
-            nn.Linear(config.d_ff, config.d_model),
-        )
-        self.dropout = nn.Dropout(config.dropout_prob)
+        self.feed_forward = nn.Sequential(nn.Linear(config.d_model, config.d_ff), GELU(), nn.Linear(config.d_ff, config.d_model))
+        self.dropout = Dropout(config.dropout_prob)
 
     def forward(self, hidden: Tensor, visible: Tensor, n_last: int) -> Tensor:
         """(B, L, D) to the last `n_last` places, (B, n_last, D)."""
@@ -181,7 +299,7 @@ class BERT4Rec(nn.Module):
         # A place is numbered by its distance from the end of the row, where the song to predict stands when the model is used.
         self.position = nn.Embedding(config.seq_len, config.d_model)
         self.embedding_norm = nn.LayerNorm(config.d_model)
-        self.dropout = nn.Dropout(config.dropout_prob)
+        self.dropout = Dropout(config.dropout_prob)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.N))
         self.head = nn.Sequential(
             nn.LayerNorm(config.d_model), nn.Linear(config.d_model, config.d_model), nn.GELU(), nn.LayerNorm(config.d_model)
@@ -226,7 +344,8 @@ class BERT4Rec(nn.Module):
     def output_bias(self) -> Tensor:
         """What each song of the catalogue gets at any place, (V,): minus infinity at the specials, never recommended."""
         bias = self.bias[UNKNOWN].repeat(self.n_songs)
-        bias[: self.n_fitted_songs] = self.bias
+        fitted = self.embedding.are_fitted()
+        bias[fitted] = self.bias[fitted[: self.n_fitted_songs]]
         bias = self.encoder_weight * bias
         if self.memory is not None:
             bias = bias + self.memory.prior()[0]
@@ -264,16 +383,16 @@ class BERT4Rec(nn.Module):
         *,
         unknown_song_probability: float = 0.0,
         label_smoothing: float = 0.0,
-        negatives: "Negatives | None" = None,
+        negatives: Negatives | None = None,
         origin: Origin | None = None,
     ) -> Tensor:
         """Mean cross-entropy (nats) at the masked places: `songs` (B, L) with MASK, `places` (M,) in B * L, `targets` (M,).
 
         With a memory it is the sum of two, of the encoder's scores and of the memory's; `origin` (B,) names the list of each row.
         The encoder reads the last `seq_len` songs of a row and must be asked for none before.  Logits are computed at the masked
-        places only.  With `negatives` each target is compared with the shared sample instead of all T songs.  Ids are hidden
+        places only.  With `negatives` the encoder is compared on the shared sample instead of all T songs.  Ids are hidden
         with `unknown_song_probability` on the input and on the output side, so that the rest of a song learns to stand in for
-        its id.
+        its id.  The memory is always compared among all T songs, which costs it little.
         """
         read = songs[:, -self.config.seq_len :]
         hidden_ids = torch.rand(read.shape, device=songs.device) < unknown_song_probability
@@ -282,63 +401,51 @@ class BERT4Rec(nn.Module):
         looked_up = None if self.memory is None else self.memory(songs, places, queries, origin)
         editions = None if origin is None else origin.editions[row]
         if negatives is not None:
-            return self._sampled_loss(queries, targets, negatives, looked_up, editions, unknown_song_probability)
+            loss = self._sampled_loss(queries, targets, negatives, unknown_song_probability)
+            return loss if looked_up is None else loss + self._memory_loss(looked_up, editions, targets)
         songs_known = torch.arange(self.n_fitted_songs, device=songs.device)
         hidden_known = torch.rand(songs_known.shape, device=songs.device) < unknown_song_probability
-        logits = queries @ self.embedding(songs_known, hidden_known).T + self._trained_bias(hidden_known)  # (M, T)
-        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-        if looked_up is None:
-            return loss
-        remembered = self.add_looked_up(self._prior_at(editions, songs_known, len(targets)), looked_up)  # (M, T)
-        remembered = remembered.masked_fill(songs_known < FIRST_NUMBER, -1e4)
-        return loss + F.cross_entropy(remembered, targets, label_smoothing=label_smoothing)
+        embeddings = self.embedding(songs_known, hidden_known)  # (T, D)
+        loss = linear_cross_entropy(queries, embeddings, self._trained_bias(hidden_known), targets, label_smoothing)
+        return loss if looked_up is None else loss + self._memory_loss(looked_up, editions, targets, label_smoothing)
 
-    def _prior_of(self, editions: Tensor | None, songs: Tensor) -> Tensor:
-        """The memory's score of one song at each place for its popularity: (M,)."""
-        assert self.memory is not None
-        prior = self.memory.prior()  # (E, V)
-        return prior[0, songs] if editions is None else prior[editions, songs]
+    def _memory_loss(self, looked_up: LookedUp, editions: Tensor | None, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy of the memory's scores among all T songs, exactly, at the cost of the songs found: mean over M places.
 
-    def _prior_at(self, editions: Tensor | None, songs: Tensor, M: int) -> Tensor:
-        """The memory's scores of some songs for their popularity at M places: (M, songs)."""
+        Without what was found the scores are the prior's, whose partition function is the same at all places of an edition; each
+        song found with bonus b adds exp(prior) (exp(b) - 1) to it.
+        """
         assert self.memory is not None
-        prior = self.memory.prior()[:, songs]  # (E, songs)
-        return prior[:1].expand(M, -1) if editions is None else prior[editions]
+        editions = torch.zeros_like(targets) if editions is None else editions
+        songs, (bonus,) = added_up(looked_up.songs, looked_up.bonus[None].float(), self.n_songs)  # (M, U)
+        bonus = bonus.masked_fill(~self.embedding.are_fitted()[songs], 0.0)
+        of_prior = self.memory.prior_normaliser()[editions]  # (M,)
+        share = (self.memory.prior_at(editions, songs) - of_prior[:, None]).exp()  # (M, U) of the prior's probability
+        highest = bonus.detach().amax(dim=1, keepdim=True)
+        more = (share * ((bonus - highest).exp() - (-highest).exp())).sum(1)  # times exp(highest)
+        normaliser = of_prior + highest.squeeze(1) + ((-highest.squeeze(1)).exp() + more).log()
+        of_target = self.memory.prior_at(editions, targets[:, None]).squeeze(1) + (bonus * (songs == targets[:, None])).sum(1)
+        loss = (normaliser - of_target).mean()
+        if label_smoothing:
+            fitted = self.embedding.are_fitted()
+            mean = self.memory.prior()[:, fitted].mean(1)[editions] + bonus.sum(1) / fitted.sum()  # (M,)
+            loss = loss + label_smoothing * (of_target - mean).mean()
+        return loss
 
     def _trained_bias(self, hidden_known: Tensor) -> Tensor:
         """The bias of each fitted song (T,); where its id is hidden, that of an unknown song, which so learns its own."""
         bias = torch.where(hidden_known, self.bias[UNKNOWN], self.bias)
-        special = torch.arange(self.n_fitted_songs, device=self.bias.device) < FIRST_NUMBER
-        return bias.masked_fill(special, -1e4)  # finite, so that label smoothing stays finite
+        return bias.masked_fill(~self.embedding.are_fitted()[: self.n_fitted_songs], OUT)
 
-    def _sampled_loss(
-        self,
-        queries: Tensor,
-        targets: Tensor,
-        negatives: "Negatives",
-        looked_up: LookedUp | None,
-        editions: Tensor | None,
-        unknown_song_probability: float,
-    ) -> Tensor:
-        """Softmax over the target and K shared negatives, each logit corrected by how often it is drawn (logQ).
-
-        Bengio and Senécal 2008; Yi et al., RecSys 2019, section 4: without the correction popular songs are pushed down.
-        """
-        M, K = len(targets), len(negatives.songs)
+    def _sampled_loss(self, queries: Tensor, targets: Tensor, negatives: Negatives, unknown_song_probability: float) -> Tensor:
+        """Cross-entropy of the encoder's scores among the target and K shared negatives."""
+        M = len(targets)
         drawn = torch.cat([targets, negatives.songs])  # (M + K,)
         hidden_ids = torch.rand(drawn.shape, device=drawn.device) < unknown_song_probability
         embeddings = self.embedding(drawn, hidden_ids)  # (M + K, D)
         bias = torch.where(hidden_ids, self.bias[UNKNOWN], self.bias[drawn])  # (M + K,)
         positive = (queries * embeddings[:M]).sum(-1) + bias[:M]  # (M,)
-        loss = _sampled_cross_entropy(positive, queries @ embeddings[M:].T + bias[M:], targets, negatives)
-        if looked_up is None:
-            return loss
-        positive = self._prior_of(editions, targets) + (looked_up.bonus * (looked_up.songs == targets[:, None])).sum(-1)
-        place_of_song = torch.full((self.n_songs,), K, device=drawn.device)
-        place_of_song[negatives.songs] = torch.arange(K, device=drawn.device)
-        shared = F.pad(self._prior_at(editions, negatives.songs, M), (0, 1))  # a last column takes the songs that were not drawn
-        shared = shared.scatter_add(1, place_of_song[looked_up.songs], looked_up.bonus.to(shared.dtype))[:, :K]
-        return loss + _sampled_cross_entropy(positive, shared, targets, negatives)
+        return sampled_cross_entropy(positive, queries @ embeddings[M:].T + bias[M:], targets, negatives)
 
     def grown(self, song_artist: Tensor, song_album: Tensor, song_features: Tensor) -> "BERT4Rec":
         """A model to answer with that knows N songs more, by artist and album number (N,) and encoded features (N, F) alone.
@@ -351,41 +458,6 @@ class BERT4Rec(nn.Module):
         larger.embedding = self.embedding.grown(song_artist, song_album, song_features)
         larger.memory = None if self.memory is None else self.memory.grown(song_artist, song_album)
         return larger
-
-
-def _sampled_cross_entropy(positive: Tensor, shared: Tensor, targets: Tensor, negatives: "Negatives") -> Tensor:
-    """Cross-entropy of targets with scores (M,) among K negatives with scores (M, K), corrected by how often those are drawn."""
-    corrected = shared - negatives.log_expected_count
-    corrected = corrected.masked_fill(targets[:, None] == negatives.songs, -torch.inf)  # a target is no negative of its own
-    logits = torch.cat([positive[:, None], corrected], dim=1)  # (M, 1 + K)
-    return F.cross_entropy(logits, torch.zeros_like(targets))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Negatives:
-    """A sample of distinct songs shared by all masked places of a step."""
-
-    songs: Tensor  # (K,) int64
-    log_expected_count: Tensor  # (K,) log of the probability that the sample holds that song
-
-
-class NegativeSampler:
-    """Draws negatives by training frequency to the power 0.75 (Mikolov et al. 2013, section 2.2); doubles are drawn once."""
-
-    def __init__(self, frequencies: Tensor, power: float = 0.75):
-        """`frequencies` (T,): plays of each fitted song in training; the specials are never drawn."""
-        weights = frequencies.double().clamp(min=1).pow(power)
-        weights[:FIRST_NUMBER] = 0
-        self.probabilities = weights / weights.sum()
-        self.cumulative = self.probabilities.cumsum(0)
-
-    def draw(self, n_draws: int, generator: torch.Generator) -> Negatives:
-        """Draw `n_draws` times, K distinct songs; `generator` lives on the frequencies' device."""
-        uniform = torch.rand(n_draws, generator=generator, device=self.cumulative.device, dtype=torch.float64)
-        songs = torch.searchsorted(self.cumulative, uniform).clamp(FIRST_NUMBER, len(self.cumulative) - 1).unique()  # type: ignore[no-untyped-call]
-        # A song is in the sample unless all draws miss it: 1 - (1 - p)^n.
-        expected_count = -torch.expm1(n_draws * torch.log1p(-self.probabilities[songs].clamp(max=1 - 1e-9)))
-        return Negatives(songs=songs, log_expected_count=expected_count.log().float())
 
 
 def _with_specials(numbers: Tensor) -> Tensor:

@@ -27,12 +27,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from config import FIRST_NUMBER, Config, TrainingConfig, add_arguments, as_plain, config_from_arguments
-from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, open_snapshot, training_batch
+from config import FIRST_NUMBER, Config, add_arguments, as_plain, config_from_arguments
+from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, open_snapshot, take_ranges, training_batch
 from engine.checkpoint import (
     EVALUATION,
     HISTORY,
@@ -60,6 +61,7 @@ from engine.checkpoint import (
 )
 from engine.comparison import baseline_scores, compare, validation_part
 from engine.fusion import weigh_encoder
+from engine.optimizer import Optimizer, build_optimizer, clip_gradients
 from engine.processes import Part, Process, own_part, process_group, seed_everything
 from engine.progress import Scalars, bar
 from engine.relations import build_memory
@@ -69,16 +71,14 @@ from engine.song_map import ensure_map
 from errors import CheckpointError, ConfigError, exit_code_of
 from evaluation.protocols import Evaluation
 from evaluation.report import as_json, comparison_table
-from model import BERT4Rec, Catalogue, NegativeSampler
+from losses import NegativeSampler, negatives_of
+from model import BERT4Rec, Catalogue
 from preprocessing import is_stale, preprocess
 from preprocessing_utils import load_encoders
 from storage.connections import database_url
 from system import cores
 
 log = logging.getLogger("train")
-
-# The memory has few parameters, and every row speaks to each: they learn so many times faster than the rest.
-MEMORY_PACE = 5.0
 
 __all__ = ["ENDINGS", "HISTORY", "Trainer", "evaluate_run", "main", "train"]
 
@@ -89,6 +89,7 @@ ENDINGS = {
     "minutes": "the minutes are used up",
     "patience": "early_stopping_epochs without a better validation",
 }
+SEQUENCES_AT_ONCE = 100_000  # counted in one go
 VALIDATION_TASKS = 2000  # looked at after each epoch; the test uses all of its tasks
 
 
@@ -131,9 +132,14 @@ def prepare_snapshot(config: Config, process: Process, *, from_database: bool) -
     return open_snapshot(config.preprocessing.snapshot, verify=process.is_main)
 
 
-def build_model(config: Config, snapshot: Snapshot) -> BERT4Rec:
-    """A fresh model for the snapshot's catalogue; its weights follow torch's global generator."""
+def build_model(config: Config, snapshot: Snapshot, frequencies: Tensor) -> BERT4Rec:
+    """A fresh model for the snapshot's catalogue; its weights follow torch's global generator.
+
+    `frequencies` (T,) are the training plays of the fitted songs; those with none are gaps in their numbers.
+    """
     counts = snapshot.manifest["counts"]
+    fitted = frequencies > 0
+    has_gaps = not bool(fitted[FIRST_NUMBER:].all())
     catalogue = Catalogue(
         song_artist=torch.from_numpy(snapshot.song_artist[:].copy()),
         song_album=torch.from_numpy(snapshot.song_album[:].copy()),
@@ -141,28 +147,9 @@ def build_model(config: Config, snapshot: Snapshot) -> BERT4Rec:
         n_fitted_songs=counts["fitted_songs"],
         n_fitted_albums=counts["fitted_albums"],
         n_fitted_artists=counts["fitted_artists"],
+        fitted=fitted if has_gaps else None,
     )
     return BERT4Rec(config.model, catalogue, build_memory(snapshot, config.memory, config.model.d_model))
-
-
-def build_optimizer(model: BERT4Rec, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW; weight decay on the matrices of the encoder only, not on embeddings, norms, biases and the memory.
-
-    A group's learning rate is the schedule's times its `pace`.
-    """
-    tables = {id(table.weight) for table in model.modules() if isinstance(table, torch.nn.Embedding)}
-    of_memory = list(model.memory.parameters()) if model.memory is not None else []
-    ids_of_memory = {id(weight) for weight in of_memory}
-    trained = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in ids_of_memory]
-    decayed = [weight for weight in trained if weight.ndim >= 2 and id(weight) not in tables]
-    others = [weight for weight in trained if weight.ndim < 2 or id(weight) in tables]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay, "pace": 1.0},
-        {"params": others, "weight_decay": 0.0, "pace": 1.0},
-        {"params": of_memory, "weight_decay": 0.0, "pace": MEMORY_PACE},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)
 
 
 def start_run(config: Config, snapshot: Snapshot) -> Path:
@@ -241,9 +228,18 @@ class Trainer:
         self.show_progress = show_progress and process.is_main
         training = config.training
         self.validation = validation_part(snapshot, config.evaluation, VALIDATION_TASKS)
-        self.sampler = NegativeSampler(training_frequencies(snapshot).to(process.device))
+        frequencies = training_frequencies(snapshot)
+        self.n_negatives = negatives_of(training.negatives, int((frequencies > 0).sum()))
+        if self.n_negatives and training.label_smoothing:
+            raise ConfigError(
+                f"label_smoothing ({training.label_smoothing}) needs the whole catalogue, of which {self.n_negatives} songs are "
+                "drawn: set it to 0, or negatives to 0"
+            )
+        self.sampler = NegativeSampler(frequencies.to(process.device))
         seed_everything(training.seed)
-        self.model = build_model(config, snapshot).to(process.device)
+        self.model = build_model(config, snapshot, frequencies).to(process.device)
+        adds_up_sparse = process.world_size == 1 or process.device.type == "cpu"  # NCCL does not
+        self.model.embedding.sparse_gradients(bool(self.n_negatives) and adds_up_sparse)
         self.rows = training_rows(config, snapshot, process, self.model.row_len)
         self.optimizer = build_optimizer(self.model, training)
         self.folder, self.progress = self._begin()
@@ -353,7 +349,7 @@ class Trainer:
         rate = self.schedule.rate(self.progress.step, self.time_share)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["pace"]
-        negatives = self.sampler.draw(training.negatives, generator) if training.negatives else None
+        negatives = self.sampler.draw(self.n_negatives, generator) if self.n_negatives else None
         with self.process.autocast():
             loss: Tensor = self.wrapped(
                 batch.songs,
@@ -364,9 +360,9 @@ class Trainer:
                 negatives=negatives,
                 origin=batch.origin,
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         (loss * part.weight).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.max_grad_norm)
+        clip_gradients(self.model.parameters(), training.max_grad_norm)
         self.optimizer.step()
         return loss.detach(), rate
 
@@ -422,13 +418,19 @@ def training_rows(config: Config, snapshot: Snapshot, process: Process, row_len:
 def training_frequencies(snapshot: Snapshot) -> Tensor:
     """How often each fitted song is played in the training part, (T,) int64; what is held out is not looked at."""
     n_fitted = snapshot.manifest["counts"]["fitted_songs"]
-    return torch.bincount(torch.from_numpy(snapshot.part(TRAIN)[0]), minlength=n_fitted)[:n_fitted]
+    frequencies = np.zeros(n_fitted, np.int64)
+    starts, ends = snapshot.ranges(TRAIN)
+    for first in range(0, len(starts), SEQUENCES_AT_ONCE):
+        block = slice(first, first + SEQUENCES_AT_ONCE)
+        songs, _ = take_ranges(snapshot.sequences, starts[block], ends[block])
+        frequencies += np.bincount(songs, minlength=n_fitted)[:n_fitted]
+    return torch.from_numpy(frequencies)
 
 
 # --- resuming ----------------------------------------------------------------------------------------------------------------
 
 
-def resume(model: BERT4Rec, optimizer: torch.optim.Optimizer, config: Config, snapshot: Snapshot) -> tuple[Path, Progress]:
+def resume(model: BERT4Rec, optimizer: Optimizer, config: Config, snapshot: Snapshot) -> tuple[Path, Progress]:
     """Load the newest run's epoch that the settings name into model and optimiser.
 
     Raises ConfigError for other settings of model or memory, CheckpointError for another snapshot and what cannot be read.

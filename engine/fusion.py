@@ -10,11 +10,10 @@ import torch
 from dataset import inference_batch
 from engine.comparison import HeldOut
 from evaluation.metrics import ndcg_at, rank_of_target
-from evaluation.protocols import answerable, candidates_of, sequence_means
+from evaluation.protocols import answerable, batch_within, candidates_of, sequence_means
 from model import BERT4Rec
 
 WEIGHTS = (0.0, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
-BATCH_SIZE = 256  # tasks that are scored at once: two blocks of (BATCH_SIZE, V) scores
 
 
 def weigh_encoder(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") -> float:
@@ -26,13 +25,14 @@ def weigh_encoder(model: BERT4Rec, held: HeldOut, device: torch.device | str = "
         return 1.0
     tasks = answerable(held.tasks, held.n_songs, held.allow_repeats)
     ranks = np.empty((len(WEIGHTS), len(tasks)), np.int64)
-    for start in range(0, len(tasks), BATCH_SIZE):
-        prefixes = tasks.prefixes(start, start + BATCH_SIZE)
-        targets = tasks.targets[start : start + BATCH_SIZE]
+    batch = -(-batch_within(held.n_songs) // 2)  # the memory's scores and the encoder's
+    for start in range(0, len(tasks), batch):
+        prefixes = tasks.prefixes(start, start + batch)
+        targets = tasks.targets[start : start + batch]
         candidates = candidates_of(prefixes, held.n_songs, held.allow_repeats)
         remembered, encoded = _scores_of_both(model, prefixes, device)
         for number, weight in enumerate(WEIGHTS):
-            ranks[number, start : start + BATCH_SIZE] = rank_of_target(remembered + weight * encoded, targets, candidates)
+            ranks[number, start : start + batch] = rank_of_target(remembered + weight * encoded, targets, candidates)
     quality = [sequence_means(ndcg_at(of_weight, 10), tasks.sequence)[1].mean() for of_weight in ranks]
     best = WEIGHTS[int(np.argmax(quality))]
     model.encoder_weight.data.fill_(best)

@@ -31,6 +31,9 @@ from evaluation.sequences import Offsets, Prefix, Songs, lengths_of
 Score = Callable[[Sequence[Prefix]], NDArray[Any]]
 """A batch of B prefixes (song numbers, oldest first) -> (B, V) real numbers; a higher score is a better next song."""
 
+LARGEST_BATCH = 512
+SCORES_AT_ONCE = 2**26
+
 Progress = Callable[[int], object]
 """Called after each batch with the number of tasks that were scored in it; `tqdm.update` fits."""
 
@@ -184,7 +187,7 @@ def evaluate(
     n_songs: int,
     allow_repeats: bool,
     trained: Mask | None = None,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Rank every target among all songs and average over the tasks of a sequence, then over sequences.
@@ -193,13 +196,13 @@ def evaluate(
     either, and tasks whose target stands in its prefix are left out and counted.  A target that is UNKNOWN stays a task: it is
     a miss, worth 0 in every metric.  `trained` (V,) marks the songs that occur in training, and splits the figures into warm
     and cold targets; where repeats are allowed, they are split into repeat and explore targets too.  Memory is bounded by one
-    (batch_size, V) block of scores and a mask of that shape.
+    (batch_size, V) block of scores and a mask of that shape; None takes what `batch_within` says.
 
     Raises DataError when no task remains, when a song number is not below V, and for scores of another shape or with NaN.
     """
     asked = answerable(tasks, n_songs, allow_repeats)
     begin = time.perf_counter()
-    ranks = _ranks(score, asked, n_songs, allow_repeats, batch_size, progress)
+    ranks = _ranks(score, asked, n_songs, allow_repeats, batch_size or batch_within(n_songs), progress)
     seconds = time.perf_counter() - begin
     kinds = _kinds(asked, trained, n_songs, allow_repeats)
     parts = {name: _figures(ranks[kind], asked.sequence[kind], n_songs) for name, kind in kinds.items() if kind.any()}
@@ -257,6 +260,15 @@ def answerable(tasks: NextSongTask, n_songs: int, allow_repeats: bool) -> NextSo
             "hold out sequences of at least two songs, or allow repeats"
         )
     return asked
+
+
+def batch_within(n_songs: int) -> int:
+    """How many prefixes are scored at once: their scores of V songs take a quarter of a gigabyte at most.
+
+    >>> batch_within(20_000), batch_within(1_000_000), batch_within(10**9)
+    (512, 67, 1)
+    """
+    return max(1, min(LARGEST_BATCH, SCORES_AT_ONCE // n_songs))
 
 
 def candidates_of(prefixes: Sequence[Prefix], n_songs: int, allow_repeats: bool) -> Mask:

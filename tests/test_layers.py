@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
     {"errors", "config", "system"},
-    {"memory"},
+    {"memory", "losses"},
     {"preprocessing_utils", "model", "evaluation", "storage"},
     {"dataset", "importers", "exporters", "map_tables", "doctor", "health"},
     {"preprocessing", "engine", "audio_features"},

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
+from losses import NegativeSampler
 from memory import Evidence, Memory, Origin, Source
-from model import BERT4Rec, Catalogue, NegativeSampler, SelfAttention
+from model import BERT4Rec, Catalogue, SelfAttention
 
 SMALL = ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=2, heads=2, dropout_prob=0.0)
 

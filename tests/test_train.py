@@ -311,8 +311,7 @@ def test_label_smoothing_reaches_the_loss(world, tmp_path):
             trainer.model.eval()  # no dropout
             loss, _ = trainer._step(next(iter(trainer._parts())), torch.Generator().manual_seed(0))
             losses.append(float(loss))
-    # Half of the target's probability lies on all songs alike, also on the specials, whose logits are -10,000.
-    assert losses[1] > losses[0] + 100
+    assert losses[1] > losses[0] + 1  # half of the target's probability lies on all songs alike
 
 
 def test_the_same_second_and_seed_make_two_runs(world, tmp_path, monkeypatch):

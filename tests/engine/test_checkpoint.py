@@ -38,7 +38,7 @@ from engine.processes import process_group
 from errors import CheckpointError, ConfigError
 from memory import EDITED
 from tests.engine.small import small_config, small_snapshot
-from train import Trainer, build_model, train
+from train import Trainer, build_model, train, training_frequencies
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,8 @@ def test_a_loaded_model_scores_as_the_saved_one(trained):
 def test_a_stored_model_scores_exactly_as_before_and_keeps_only_the_full_edition(trained, tmp_path):
     config = small_config(trained[0])
     torch.manual_seed(5)
-    model = build_model(config, open_snapshot(trained[0] / "snapshot")).eval()
+    snapshot = open_snapshot(trained[0] / "snapshot")
+    model = build_model(config, snapshot, training_frequencies(snapshot)).eval()
     for weight in model.parameters():
         weight.data += 0.1 * torch.randn_like(weight)
     save_catalogue(tmp_path, model)

@@ -91,7 +91,7 @@ def test_an_encoder_that_is_right_outweighs_a_memory_of_noise():
 @pytest.mark.parametrize("batch_size", [1, 2, 256])
 def test_the_weight_with_the_largest_quality_wins(monkeypatch, batch_size):
     """The encoder errs on the first list, where the memory knows better by 0.25; the second needs it above 0.15: 0.2 is both."""
-    monkeypatch.setattr(fusion, "BATCH_SIZE", batch_size)
+    monkeypatch.setattr(fusion, "batch_within", lambda n_songs: 2 * batch_size)
     model = Encoder({5: 12, 8: 9, 9: 10}, {5: (6, 0.25), 8: (13, 0.15), 9: (10, 0.1)})
     assert weigh_encoder(model, UP) == 0.2
 
