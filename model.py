@@ -317,36 +317,48 @@ class BERT4Rec(nn.Module):
         """Songs of a row that are of use, the masked one included: the memory may look back further than the encoder."""
         return max(self.config.seq_len, 1 + (self.memory.reach if self.memory is not None else 0))
 
-    def encode(self, songs: Tensor, hidden_ids: Tensor | None = None, n_last: int | None = None) -> Tensor:
+    def encode(
+        self, songs: Tensor, hidden_ids: Tensor | None = None, n_last: int | None = None, table: Tensor | None = None
+    ) -> Tensor:
         """Run the encoder over left-padded rows: (B, L) song numbers to (B, L, D); L is `seq_len` at most.
 
-        With `n_last` the last block computes the last places only, (B, n_last, D): half the time with two blocks.
+        With `n_last` the last block computes the last places only, (B, n_last, D): half the time with two blocks.  `table` (V, D)
+        holds the embedding of every song, for a caller who has it.
         """
         L = songs.shape[1]
         distance = torch.arange(L - 1, -1, -1, device=songs.device)
         visible = (songs != PAD)[:, None, None, :]  # (B, 1, 1, L)
         # A row of padding alone would have nothing to attend to, and softmax over nothing is NaN.
         visible = visible | ~visible.any(dim=-1, keepdim=True)
-        hidden = self.embedding(songs, hidden_ids) + self.position(distance)  # (B, L, D)
+        embedded = self.embedding(songs, hidden_ids) if table is None else F.embedding(songs, table)
+        hidden = embedded + self.position(distance)  # (B, L, D)
         hidden = self.dropout(self.embedding_norm(hidden))
         for number, block in enumerate(self.blocks, start=1):
             hidden = block(hidden, visible, L if n_last is None or number < len(self.blocks) else n_last)
         return hidden
 
-    def encode_last(self, songs: Tensor) -> Tensor:
-        """The query of the last place of each row, (B, L) to (B, D); the last place holds MASK."""
-        return self.head(self.encode(songs[:, -self.config.seq_len :], n_last=1)[:, 0])
+    def encode_last(self, songs: Tensor, table: Tensor | None = None) -> Tensor:
+        """The query of the last place of each row, (B, L) to (B, D); the last place holds MASK.  `table` as in `encode`."""
+        return self.head(self.encode(songs[:, -self.config.seq_len :], n_last=1, table=table)[:, 0])
+
+    def embedding_table(self) -> Tensor:
+        """The embedding of every song, (V, D)."""
+        return self.embedding(torch.arange(self.n_songs, device=self.bias.device))
 
     def output_embeddings(self) -> Tensor:
         """The output side for the whole catalogue, (V, D), with the encoder's weight in it."""
-        return self.encoder_weight * self.embedding(torch.arange(self.n_songs, device=self.bias.device))
+        return self.encoder_weight * self.embedding_table()
+
+    def encoder_bias(self) -> Tensor:
+        """What the encoder gives each song at any place, (V,): that of UNKNOWN to the songs that training does not hold."""
+        fitted = self.embedding.are_fitted()
+        bias = self.bias[UNKNOWN].repeat(self.n_songs)
+        bias[fitted] = self.bias[fitted[: self.n_fitted_songs]]
+        return bias
 
     def output_bias(self) -> Tensor:
         """What each song of the catalogue gets at any place, (V,): minus infinity at the specials, never recommended."""
-        bias = self.bias[UNKNOWN].repeat(self.n_songs)
-        fitted = self.embedding.are_fitted()
-        bias[fitted] = self.bias[fitted[: self.n_fitted_songs]]
-        bias = self.encoder_weight * bias
+        bias = self.encoder_weight * self.encoder_bias()
         if self.memory is not None:
             bias = bias + self.memory.prior()[0]
         bias[:FIRST_NUMBER] = -torch.inf

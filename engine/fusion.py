@@ -4,6 +4,8 @@ Training cannot tell: the encoder's embeddings have seen the very lists that the
 them up as if it were new.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -25,12 +27,14 @@ def weigh_encoder(model: BERT4Rec, held: HeldOut, device: torch.device | str = "
         return 1.0
     tasks = answerable(held.tasks, held.n_songs, held.allow_repeats)
     ranks = np.empty((len(WEIGHTS), len(tasks)), np.int64)
+    tasks = tasks.select(np.argsort(tasks.position, kind="stable"))  # rows of a batch are padded to the longest
     batch = -(-batch_within(held.n_songs) // 2)  # the memory's scores and the encoder's
+    scores_of_both = ScoresOfBoth(model, device)
     for start in range(0, len(tasks), batch):
         prefixes = tasks.prefixes(start, start + batch)
         targets = tasks.targets[start : start + batch]
         candidates = candidates_of(prefixes, held.n_songs, held.allow_repeats)
-        remembered, encoded = _scores_of_both(model, prefixes, device)
+        remembered, encoded = scores_of_both(prefixes)
         for number, weight in enumerate(WEIGHTS):
             ranks[number, start : start + batch] = rank_of_target(remembered + weight * encoded, targets, candidates)
     quality = [sequence_means(ndcg_at(of_weight, 10), tasks.sequence)[1].mean() for of_weight in ranks]
@@ -39,19 +43,24 @@ def weigh_encoder(model: BERT4Rec, held: HeldOut, device: torch.device | str = "
     return best
 
 
-@torch.inference_mode()
-def _scores_of_both(model: BERT4Rec, prefixes: list[np.ndarray], device: torch.device | str) -> tuple[np.ndarray, np.ndarray]:
-    """The memory's scores and the encoder's with weight 1, (B, V) each; 0 at the specials, which are no candidates."""
-    was_training = model.training
-    model.eval()
-    rows = inference_batch(prefixes, model.row_len).to(device)
-    queries = model.encode_last(rows)
-    weight = model.encoder_weight.clone()
-    model.encoder_weight.data.fill_(0.0)
-    base = model.output_bias()
-    remembered = model.add_looked_up(base.expand(len(rows), -1), model.look_up(rows, queries))
-    model.encoder_weight.data.fill_(1.0)
-    encoded = torch.addmm(model.output_bias() - base, queries, model.output_embeddings().T)
-    model.encoder_weight.data.copy_(weight)
-    model.train(was_training)
-    return tuple(torch.nan_to_num(scores, nan=0.0, neginf=0.0).float().cpu().numpy() for scores in (remembered, encoded))  # type: ignore[return-value]
+class ScoresOfBoth:
+    """The memory's scores and the encoder's with weight 1, from a model's weights of this moment."""
+
+    @torch.inference_mode()
+    def __init__(self, model: BERT4Rec, device: torch.device | str = "cpu"):
+        """`model` has a memory."""
+        assert model.memory is not None
+        self.model, self.device = model, device
+        self.table, self.bias, self.prior = model.embedding_table(), model.encoder_bias(), model.memory.prior()[0]
+
+    @torch.inference_mode()
+    def __call__(self, prefixes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """(B, V) each; what stands at the specials, which are no candidates, means nothing."""
+        was_training = self.model.training
+        self.model.eval()
+        rows = inference_batch(prefixes, self.model.row_len).to(self.device)
+        queries = self.model.encode_last(rows, self.table)
+        remembered = self.model.add_looked_up(self.prior.expand(len(rows), -1), self.model.look_up(rows, queries))
+        encoded = torch.addmm(self.bias, queries, self.table.T)
+        self.model.train(was_training)
+        return remembered.float().cpu().numpy(), encoded.float().cpu().numpy()

@@ -19,14 +19,15 @@ def score_function(model: BERT4Rec, device: torch.device | str = "cpu") -> Score
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        embeddings, bias = model.output_embeddings().T.contiguous(), model.output_bias()  # (D, V), (V,)
+        table, bias = model.embedding_table(), model.output_bias()  # (V, D), (V,)
+        embeddings = (model.encoder_weight * table).T.contiguous()  # (D, V)
     model.train(was_training)
 
     def score(prefixes: Sequence[np.ndarray]) -> np.ndarray:
         model.eval()
         with torch.inference_mode():
             songs = inference_batch(prefixes, model.row_len).to(device)
-            queries = model.encode_last(songs)
+            queries = model.encode_last(songs, table)
             scores = model.add_looked_up(torch.addmm(bias, queries, embeddings), model.look_up(songs, queries))  # (B, V)
         model.train(was_training)
         return scores.float().cpu().numpy()

@@ -31,8 +31,8 @@ from evaluation.sequences import Offsets, Prefix, Songs, lengths_of
 Score = Callable[[Sequence[Prefix]], NDArray[Any]]
 """A batch of B prefixes (song numbers, oldest first) -> (B, V) real numbers; a higher score is a better next song."""
 
-LARGEST_BATCH = 512
-SCORES_AT_ONCE = 2**26
+BATCHES = (64, 256)  # prefixes: a matrix product needs some rows
+SCORES_AT_ONCE, MOST_SCORES = 2**22, 2**26
 
 Progress = Callable[[int], object]
 """Called after each batch with the number of tasks that were scored in it; `tqdm.update` fits."""
@@ -263,12 +263,13 @@ def answerable(tasks: NextSongTask, n_songs: int, allow_repeats: bool) -> NextSo
 
 
 def batch_within(n_songs: int) -> int:
-    """How many prefixes are scored at once: their scores of V songs take a quarter of a gigabyte at most.
+    """How many prefixes are scored at once: few enough for their scores of V songs to stay near the processor, where V allows.
 
-    >>> batch_within(20_000), batch_within(1_000_000), batch_within(10**9)
-    (512, 67, 1)
+    >>> batch_within(2_000), batch_within(50_000), batch_within(1_000_000), batch_within(10**9)
+    (256, 83, 64, 1)
     """
-    return max(1, min(LARGEST_BATCH, SCORES_AT_ONCE // n_songs))
+    wanted = min(max(SCORES_AT_ONCE // n_songs, BATCHES[0]), BATCHES[1])
+    return max(1, min(wanted, MOST_SCORES // n_songs))
 
 
 def candidates_of(prefixes: Sequence[Prefix], n_songs: int, allow_repeats: bool) -> Mask:
@@ -339,12 +340,16 @@ def _tasks(songs: Songs, offsets: Offsets, sequence: NDArray[np.int64], position
 def _ranks(
     score: Score, tasks: NextSongTask, n_songs: int, allow_repeats: bool, batch_size: int, progress: Progress | None
 ) -> NDArray[np.int64]:
+    # Short prefixes first: those of a batch are padded to the longest of them.
+    order = np.argsort(tasks.position, kind="stable")
+    tasks = tasks.select(order)
     ranks = np.empty(len(tasks), dtype=np.int64)
     for start in range(0, len(tasks), batch_size):
         prefixes = tasks.prefixes(start, start + batch_size)
         scores = _checked_scores(score(prefixes), len(prefixes), n_songs)
         candidates = candidates_of(prefixes, n_songs, allow_repeats)
-        ranks[start : start + batch_size] = rank_of_target(scores, tasks.targets[start : start + batch_size], candidates)
+        of_batch = rank_of_target(scores, tasks.targets[start : start + batch_size], candidates)
+        ranks[order[start : start + batch_size]] = of_batch
         if progress is not None:
             progress(len(prefixes))
     return ranks

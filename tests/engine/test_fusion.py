@@ -46,11 +46,11 @@ class Encoder(BERT4Rec):
         super().__init__(config, catalogue, Memory(V, [Says(speaks)], torch.zeros(1, V)) if speaks else None)
         self.thinks = thinks
 
-    def encode_last(self, songs):
+    def encode_last(self, songs, table=None):
         return F.one_hot(torch.tensor([self.thinks[last] for last in songs[:, -2].tolist()]), V).float()
 
-    def output_embeddings(self):
-        return self.encoder_weight * torch.eye(V)
+    def embedding_table(self):
+        return torch.eye(V)
 
 
 def held_of(*sequences):
@@ -116,7 +116,7 @@ def test_the_two_scores_add_up_to_the_models_and_leave_it_as_it_was():
     model = small_model(*small_encoders()).train()
     model.encoder_weight.data.fill_(0.3)
     prefixes = [np.array([3, 4]), np.array([5, 6, 7, 8, 9, 10, 11])]
-    remembered, encoded = fusion._scores_of_both(model, prefixes, "cpu")
+    remembered, encoded = fusion.ScoresOfBoth(model)(prefixes)
     assert model.training
     assert float(model.encoder_weight) == pytest.approx(0.3)
     with torch.inference_mode():
