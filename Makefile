@@ -12,7 +12,7 @@ ONE_SET := $(filter playlists playlists_large listening ml-1m ml-100k,$(DATA))
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint format audit install install-dev clean bench-main bench-results bench-queue bench-quality \
-	bench-serve bench-soak bench-outage bench-page
+	bench-serve bench-soak bench-outage bench-page bench-import bench-preprocess bench-train
 
 demo: $(VENV)/.requirements
 	$(BIN)/python cli.py demo
@@ -74,6 +74,14 @@ bench-page: $(VENV)/.requirements-dev
 bench-quality: $(VENV)/.requirements $(PEERS_VENV)/.requirements
 	$(BIN)/python -m benchmarks.quality $(if $(ONE_SET),../shared/data,$(DATA)) --sets $(or $(ONE_SET),$(SETS)) \
 		--peers-python $(PEERS_VENV)/bin/python
+
+# Reading, encoding and writing 1, 5 and 20 million rows, in turn with reading them alone; ROWS="5000000" names the sizes.
+bench-preprocess: $(VENV)/.requirements
+	$(BIN)/python -m benchmarks.preprocess $(if $(ROWS),--rows $(ROWS))
+
+# Training and validation in turn with the trainer one would write first and with RecTools; ONLY="reference large" for less.
+bench-train: $(VENV)/.requirements $(PEERS_VENV)/.requirements
+	$(BIN)/python -m benchmarks.training --peers-python $(PEERS_VENV)/bin/python $(if $(ONLY),--only $(ONLY))
 
 # The peers pin numpy below 2, so they live apart.
 $(PEERS_VENV)/.requirements: benchmarks/quality/requirements-peers.txt

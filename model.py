@@ -53,7 +53,8 @@ class Catalogue:
         """
         if self.fitted is None:
             return None
-        numbers = of_song[: self.n_fitted_songs][self.fitted.to(of_song.device)].long()
+        songs = slice(FIRST_NUMBER, self.n_fitted_songs)
+        numbers = of_song[songs][self.fitted[songs].to(of_song.device)].long()
         fitted = torch.arange(n_fitted, device=of_song.device) < FIRST_NUMBER
         fitted[numbers[numbers < n_fitted]] = True
         return fitted

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
 from losses import NegativeSampler
 from memory import Evidence, Memory, Origin, Source
-from model import BERT4Rec, Catalogue, SelfAttention
+from model import GELU, BERT4Rec, Catalogue, Dropout, SelfAttention, drawn_mask
 
 SMALL = ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=2, heads=2, dropout_prob=0.0)
 
@@ -236,3 +237,126 @@ def test_checkerboard_is_learned():
     scores = model.eval().score(torch.tensor([[4, 6, MASK], [3, 5, MASK]]))
     assert scores[0, evens].min() > scores[0, odds].max()
     assert scores[1, odds].min() > scores[1, evens].max()
+
+
+def with_gaps(**parts):
+    """The small catalogue, fitted up to song 9, with songs 5 and 8 known but not in training."""
+    catalogue = small_catalogue(**parts)
+    fitted = torch.ones(9, dtype=torch.bool)
+    fitted[[5, 8]] = False
+    return dataclasses.replace(catalogue, fitted=fitted)
+
+
+def test_a_gap_in_the_numbers_is_as_unknown_as_a_later_song():
+    torch.manual_seed(0)
+    model = BERT4Rec(SMALL, with_gaps()).eval()
+    torch.nn.init.normal_(model.bias)
+    same_parts = 9  # song 9 comes after training, with artist 3 and album 6; 5 has artist 3 and album 2
+    model.embedding.song_album[5] = model.embedding.song_album[same_parts]
+    model.embedding.song_features[5] = model.embedding.song_features[same_parts]
+    assert torch.equal(model.embedding(torch.tensor([5])), model.embedding(torch.tensor([same_parts])))
+    scores = model.score(torch.tensor([[3, 4, MASK]]))[0]
+    assert scores[5] == scores[same_parts]
+    assert model.embedding.are_fitted().nonzero().flatten().tolist() == [3, 4, 6, 7]
+
+
+def test_artists_and_albums_of_gaps_alone_are_unknown():
+    catalogue = small_catalogue(n_songs=12)
+    catalogue.song_artist[5:9] = torch.tensor([4, 3, 3, 4])  # artist 4 has the songs 5 and 8 and, before, song 4
+    catalogue.song_artist[[3, 4]] = 3
+    fitted = torch.ones(9, dtype=torch.bool)
+    fitted[[5, 8]] = False
+    known = dataclasses.replace(catalogue, fitted=fitted)
+    assert known.fitted_numbers(5, known.song_artist).tolist() == [True, True, True, True, False]
+    model = BERT4Rec(SMALL, known).eval()
+    assert torch.equal(model.embedding.artist(torch.tensor([4])), model.embedding.artist.weight[[UNKNOWN]])
+
+
+def test_a_gap_is_no_candidate_in_training_and_its_row_stays():
+    torch.manual_seed(0)
+    model, bare = BERT4Rec(SMALL, with_gaps()).eval(), BERT4Rec(SMALL, with_gaps()).eval()
+    bare.load_state_dict(model.state_dict())
+    torch.nn.init.normal_(bare.embedding.song.weight[[5, 8]])
+    songs, places, targets = torch.tensor([[3, 5, MASK]]), torch.tensor([2]), torch.tensor([7])
+    loss = model(songs, places, targets)
+    assert torch.equal(loss, bare(songs, places, targets))
+    scores = model.score(songs)[0, [3, 4, 6, 7]]
+    torch.testing.assert_close(loss, F.cross_entropy(scores[None], torch.tensor([3])))
+    loss.backward()
+    assert not model.embedding.song.weight.grad[[5, 8]].any()
+    assert not model.bias.grad[[5, 8]].any()
+
+
+def test_features_are_standardised_without_the_gaps():
+    catalogue = with_gaps()
+    catalogue.song_features[5] = 1e6
+    projection = BERT4Rec(SMALL, catalogue).embedding.features
+    assert torch.allclose(projection.mean, catalogue.song_features[[3, 4, 6, 7]].mean(0))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_the_memory_is_compared_among_all_songs_also_with_smoothing(label_smoothing):
+    bare, full = model_with_memory(n_editions=3)
+    rows, places, targets = torch.tensor([[3, 4, MASK], [5, 6, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 8])
+    of_encoder = F.cross_entropy(bare.score(rows)[:, FIRST_NUMBER:], targets - FIRST_NUMBER, label_smoothing=label_smoothing)
+    scores = torch.cat([remembered(1), remembered(1, bonus=False)])
+    expected = of_encoder + F.cross_entropy(scores, targets - FIRST_NUMBER, label_smoothing=label_smoothing)
+    torch.testing.assert_close(full(rows, places, targets, label_smoothing=label_smoothing), expected)
+
+
+def test_a_huge_bonus_leaves_the_memorys_loss_finite():
+    _, full = model_with_memory()
+    full.memory.gate.bias.data.fill_(500.0)
+    rows, places = torch.tensor([[3, 4, MASK], [5, 4, MASK]]), torch.tensor([2, 5])
+    scores = remembered(2, bonus=False).clone()
+    scores[:, 7 - FIRST_NUMBER] += 1000.0
+    scores[:, 11 - FIRST_NUMBER] += 250.0
+    expected = F.cross_entropy(scores, torch.tensor([7, 8]) - FIRST_NUMBER)
+    full.memory.gate.weight.data.zero_()
+    looked_up = full.memory(rows, places, torch.zeros(2, 16))
+    torch.testing.assert_close(full._memory_loss(looked_up, None, torch.tensor([7, 8])), expected)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.001, 0.999])
+def test_dropout_drops_that_share_and_keeps_the_mean(probability):
+    torch.manual_seed(0)
+    mask = drawn_mask(torch.Size([1000, 1000]), probability)
+    dropped = (mask == 0).float().mean().item()
+    assert abs(dropped - probability) < 1 / 256
+    assert mask.unique().numel() == 2
+    assert abs(mask.mean().item() - 1) < 0.05
+
+
+def test_dropout_is_drawn_anew_from_the_global_generator_and_off_outside_training():
+    layer, values = Dropout(0.5), torch.ones(10, 10)
+    torch.manual_seed(3)
+    first, second = layer(values), layer(values)
+    torch.manual_seed(3)
+    assert torch.equal(layer(values), first)
+    assert not torch.equal(first, second)
+    assert layer.eval()(values) is values
+
+
+def test_the_gradient_of_gelu_is_torchs():
+    values = torch.linspace(-6, 6, 101, dtype=torch.float64, requires_grad=True)
+    for ours, theirs in ((GELU()(values), F.gelu(values)),):
+        torch.testing.assert_close(ours, theirs)
+        weights = torch.arange(101.0, dtype=torch.float64)
+        torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), values)[0] for out in (ours, theirs)))
+
+
+def test_attention_in_training_is_torchs_where_nothing_is_dropped():
+    ours = SelfAttention(dataclasses.replace(SMALL, dropout_prob=0.5)).train()
+    hidden, visible = torch.randn(3, 5, 16), torch.tensor([[1, 1, 0, 1, 1]] * 3, dtype=torch.bool)[:, None, None, :]
+    ours.dropout.probability = 0.0  # the path of training, with nothing to drop
+    expected = SelfAttention(SMALL).eval()
+    expected.load_state_dict(ours.state_dict())
+    for n_last in (5, 2):
+        torch.testing.assert_close(ours(hidden, visible, n_last), expected(hidden, visible, n_last))
+
+
+def test_a_row_of_padding_alone_trains_without_nan():
+    model = small_model(dataclasses.replace(SMALL, dropout_prob=0.2)).train()
+    loss = model(torch.tensor([[PAD, PAD, MASK], [PAD, 3, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 8]))
+    loss.backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
