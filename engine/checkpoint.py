@@ -395,6 +395,7 @@ def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tenso
         n_fitted_songs=counts["fitted_songs"],
         n_fitted_albums=counts["fitted_albums"],
         n_fitted_artists=counts["fitted_artists"],
+        fitted=buffers.get("embedding.fitted"),
     )
     memory = _empty_memory(config.d_model, described["memory"], buffers)
     return BERT4Rec(config, catalogue, memory)
