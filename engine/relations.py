@@ -267,7 +267,8 @@ class Pairs:
     kinds: Callable[[np.ndarray], np.ndarray]  # of places, from 0: pairs of one kind add the same, or only once
     n_kinds: int
     weights: np.ndarray | None  # (n_kinds,) what each pair adds; None: all pairs of one kind add 1
-    is_by_distance: bool  # then the kind rises by one with each place between the two
+    is_by_distance: bool = False  # then the kind rises by one with each place between the two
+    may_repeat: bool = False  # whether a song may stand in the relation to itself
 
 
 def _in_order(training: TrainingSongs, window: int, direction: int) -> Pairs:
@@ -305,6 +306,7 @@ def _next(training: TrainingSongs) -> Pairs:
         n_kinds=len(training.fold_of_list),
         weights=None,
         is_by_distance=False,
+        may_repeat=True,
     )
 
 
@@ -326,12 +328,11 @@ def _together(training: TrainingSongs) -> Pairs:
         kinds=lambda places: chunk[places],
         n_kinds=len(sizes),
         weights=None,
-        is_by_distance=False,
     )
 
 
 def _supports(pairs: Pairs, V: int, folds: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Distinct pairs of different songs, some source songs at a time: both songs (g,) in rising order and support (g, folds)."""
+    """Distinct pairs of songs, some source songs at a time: both songs (g,) in rising order and support (g, folds)."""
     kind_bits, fold_bits = _bits(pairs.n_kinds), _bits(folds)
     most_songs = 2 ** max(0, 62 - kind_bits - fold_bits) // V
     for first_song, places in pairs.places.blocks(int(PAIRS_AT_ONCE / max(1, pairs.mean_many)) + 1, max(1, most_songs)):
@@ -354,8 +355,8 @@ def _supports(pairs: Pairs, V: int, folds: int) -> Iterator[tuple[np.ndarray, np
         by_fold[np.cumsum(begins_pair) - 1, of_fold & (2**fold_bits - 1)] = support
         source, other = np.divmod(both[begins_pair], V)
         source += first_song
-        differ = source != other
-        yield source[differ], other[differ], by_fold[differ]
+        kept = slice(None) if pairs.may_repeat else source != other
+        yield source[kept], other[kept], by_fold[kept]
 
 
 def _pair_keys(pairs: Pairs, places: np.ndarray, first_song: int, V: int, kind_bits: int, fold_bits: int) -> np.ndarray:
