@@ -7,23 +7,29 @@ gates from its output, how much each signal weighs at this place.  Its closest r
 https://arxiv.org/abs/1911.00172, section 2).
 
 In training, the list at hand has supported the very pairs that it would look up, so the gates would learn to trust counts that no
-new list has.  Tables therefore come in editions: 0 counts all training lists, e > 0 all but those of fold e, and a training row
-looks up the edition that leaves its own fold out (cross-fitting, as in the stacking of Wolpert 1992).
+new list has.  Counts therefore come in editions: 0 counts all training lists, e > 0 all but those of fold e, and a training row
+looks up the edition that leaves its own fold out (cross-fitting, as in the stacking of Wolpert 1992).  All editions list the same
+neighbours; a fold's own counts stand beside those of the whole, and only where a model is trained.
 
-Shape letters: B rows of a batch, L places of a row, M places to predict, W songs of context, K neighbours of a song, C songs
-found at a place (with doubles), U distinct ones, S signals, V songs of the catalogue, E editions, Q pieces of training lists.
+Rows of a table are as long as they need to be and stand one behind the other, with where each begins; `take` copies rows of one
+width from such a table as fast as from one with rows of equal length.
+
+Shape letters: B rows of a batch, L places of a row, M places to predict, W songs of context, K neighbours of a song at most, C
+songs found at a place (with doubles), U distinct ones, R relations, A amounts that are added up, S signals, V songs of the
+catalogue, E editions, Q pieces of training lists, n entries of a table.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise, product
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import FIRST_NUMBER, PAD, UNKNOWN
+from config import FIRST_NUMBER, PAD
 
 # Logarithms are taken of so many times a share: at 1,000 the many weak songs outvote the few strong ones at the top.
 SHARPNESS_OF_LOG = 30.0
@@ -31,33 +37,88 @@ SHARPNESS_OF_LOG = 30.0
 INITIAL_STRENGTH = {"before": 0.5, "near": 0.3, "artist": 0.1, "album": 0.2, "same": 0.1, "track": 0.5}
 # The relation of a song to itself.
 ITSELF = "same"
-# New songs that an artist (or album) may have beyond the width of the table, when a memory grows by them.
+# Support below this is what floating point left over.
+NOTHING = 1e-6
+# New songs that an artist (or album) may have beyond its longest row, when a memory grows by them.
 ROOM_FOR_NEW = 16
-# Entries that a table of places may have for `added_up`: 16 MB, which an allocator hands out again without clearing them.
-LARGEST_TABLE = 2**22
+# Entries of a table of places in `distinct`, for several rows at a time: 2 MB, which stay in the cache.
+LARGEST_TABLE = 2**19
+LEAST_ROWS = 4  # that are looked at together, however large their table
+# Keys up to which a table of gaps is cheaper than its few more operations.
+FEW_KEYS, MOST_GAPS = 2**13, 2**22
+# A best amount below this counts as this, so that nothing is divided by 0.
+LEAST_BEST = 1e-9
 # Tables whose first dimension is the edition.
-EDITED = frozenset({"song_plays", "songs", "counts", "totals"})
+EDITED = frozenset({"song_plays", "totals"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relation:
-    """Which songs stand in one relation to a song (or to its artist, or album), and how strongly training supports it."""
+class Relations:
+    """Which songs stand in some relations to a song (or to its artist, or album), and how strongly training supports it.
 
-    name: str
-    songs: Tensor  # (E, rows, K) int32, strongest first, PAD where there are fewer
-    counts: Tensor  # (E, rows, K) float32 support of the pair
+    Row r of the tables, which begins at `starts[r]`, lists the neighbours of one song in one relation; row 0 has none.
+    """
+
+    names: tuple[str, ...]  # R of them
+    reaches: tuple[int, ...]  # how many songs back from the place to predict each is looked up
+    rows: tuple[int, ...]  # how many rows of the tables belong to each
+    row_of_song: Tensor  # (R, V) int32; 0 where a song has none
+    starts: Tensor  # (rows + 1,) int64
+    songs: Tensor  # (n,) int32
+    counts: Tensor  # (n,) float32 support of the pair in all lists
     totals: Tensor  # (E, rows) float32 training lists that hold the row's song (artist, album)
-    reach: int  # how many songs back from the place to predict it is looked up
-    key_of_song: Tensor | None = None  # (V,) the row of each song; None: its number
+    fold_counts: Tensor | None = None  # (E - 1, n) what each fold added to `counts`; None: nothing, it rests on no list
+
+    @classmethod
+    def joined(cls, parts: Sequence["Relations"]) -> "Relations":
+        """All relations of several tables in one; all of them have editions, or none.
+
+        The parts are used up, so that only one column at a time is held twice, and the tables are padded as a source pads them.
+        """
+        bases = list(accumulate((part.totals.shape[1] for part in parts), initial=0))
+        ends = list(accumulate((int(part.starts[-1]) for part in parts), initial=0))
+        starts = [part.starts[:-1] + end for part, end in zip(parts, ends, strict=False)]
+        width = max(part.width for part in parts)
+
+        def column(name: str) -> Tensor | None:
+            tables = [part.__dict__.pop(name) for part in parts]
+            sizes = [after - end for end, after in pairwise(ends)]
+            columns = [table[..., :size] for table, size in zip(tables, sizes, strict=True) if table is not None]
+            if not columns:
+                return None
+            return torch.cat([*columns, columns[0].new_zeros((*columns[0].shape[:-1], width))], dim=-1)
+
+        songs, counts = column("songs"), column("counts")
+        assert songs is not None
+        assert counts is not None
+        return cls(
+            names=tuple(name for part in parts for name in part.names),
+            reaches=tuple(reach for part in parts for reach in part.reaches),
+            rows=tuple(rows for part in parts for rows in part.rows),
+            row_of_song=torch.cat([_moved(part.row_of_song, base) for part, base in zip(parts, bases, strict=False)]),
+            starts=torch.cat([*starts, torch.tensor(ends[-1:])]),
+            songs=songs,
+            counts=counts,
+            totals=torch.cat([part.totals for part in parts], dim=1),
+            fold_counts=column("fold_counts"),
+        )
+
+    @property
+    def width(self) -> int:
+        """K: entries of the longest row, at least 1."""
+        return max(1, int(self.starts.diff().max()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListIndex:
-    """The training lists, cut into pieces, and where each song stands in them."""
+    """The training lists, cut into pieces, and where each song stands in them.  Piece 0 is empty."""
 
-    pieces: Tensor  # (Q, songs of a piece) int32, PAD at the end; piece 0 is empty
+    songs: Tensor  # (n,) int32 of all lists, PAD where one is unknown
+    starts: Tensor  # (Q,) int64 where each piece begins in them; pieces may overlap
+    lengths: Tensor  # (Q,) int64
     list_of_piece: Tensor  # (Q,) int64 number of the training list; -1 for piece 0
-    pieces_of_song: Tensor  # (V, any) int32 pieces that hold each song, the newest; 0 where there are fewer
+    pieces: Tensor  # (any,) int32 pieces that hold each song, the newest, song after song
+    pieces_of_song: Tensor  # (V + 1,) int64 where those of each song begin
     rarity: Tensor  # (V,) float32 log of pieces over pieces with this song; 0 for songs in none
 
 
@@ -65,18 +126,48 @@ class Origin(NamedTuple):
     """Where the rows of a training batch come from, so that nothing is looked up that they have put there themselves."""
 
     lists: Tensor  # (B,) int64 number of the training list
-    editions: Tensor  # (B,) int64 the edition that leaves the list out
+    editions: Tensor  # (B,) int64 the edition that leaves the list out, 1 and above
 
     def at(self, row: Tensor) -> "Origin":
         """Of some rows, (M,) each."""
         return Origin(self.lists[row], self.editions[row])
 
 
+class Weighing(NamedTuple):
+    """Which signals are made of A amounts: each as it is, its logarithm, and the first beside the best one of its relation.
+
+    Signals are numbered 0..S-1, as the gates are.
+    """
+
+    plain: tuple[int | None, ...]  # (A,) the signal that an amount is by itself; None: it is none
+    logs: tuple[int, ...]  # (A,) the signal log(1 + sharpness * amount)
+    sharpness: tuple[float, ...]  # (A,)
+    best: int | None = None  # the signal that is the first amount over the largest one
+    scaled: int | None = None  # the amount that is multiplied by `Evidence.scale` first
+
+    @property
+    def n_signals(self) -> int:
+        """S."""
+        return 1 + max(number for number in (*self.plain, *self.logs, self.best) if number is not None)
+
+
 class Evidence(NamedTuple):
-    """Songs found at each place, each once, PAD for none, and what speaks for them."""
+    """Songs found at each place, each once in each relation, PAD for none, and what speaks for them."""
 
     songs: Tensor  # (M, U) int64
-    signals: Tensor  # (S, M, U) 0 and above
+    amounts: Tensor  # (A, M, U) 0 and above
+    widths: Sequence[int] | None = None  # how many of the U columns belong to each relation of the source; None: there is one
+    weighing: Weighing | None = None  # None: each amount is a signal
+    scale: Tensor | None = None  # (M, U) of the amount that is to be scaled
+
+    def weighed(self, gates: Tensor) -> Tensor:
+        """The sum of the signals times the gates of their relation, (M, R * S): a bonus (M, U)."""
+        if self.weighing is None:
+            return (self.amounts * gates.T[..., None]).sum(0)
+        widths = [self.songs.shape[1]] if self.widths is None else self.widths
+        given = self.amounts, gates, self.scale, widths, self.weighing
+        bonus: Tensor = _Weighed.apply(*given) if torch.is_grad_enabled() else _bonus(*given)  # type: ignore[no-untyped-call]
+        return bonus
 
 
 class LookedUp(NamedTuple):
@@ -102,17 +193,11 @@ class Place:
         """
         return self._before[:, :reach]
 
-    def of_songs_below(self, n_songs: int) -> "Place":
-        """The same places, with every song from number `n_songs` on unknown."""
-        other = copy.copy(self)
-        other._before = torch.where(self._before < n_songs, self._before, UNKNOWN)
-        return other
-
 
 class Source(nn.Module):
-    """One way to find songs.  `initial_weights` has an entry per signal: what the gates begin with."""
+    """One way to find songs, or several alike.  `initial_weights` has what the gates begin with: S signals of each relation."""
 
-    name: str
+    names: tuple[str, ...]
     reach: int  # how many songs back from the place to predict it looks for others
     initial_weights: tuple[float, ...]
 
@@ -128,100 +213,180 @@ class Source(nn.Module):
     def grown(self, n_songs: int, groups: Mapping[str, Tensor]) -> "Source":
         """The source after N songs were added to the V = `n_songs` there were, with the same parameters.
 
-        `groups` has the (N,) numbers of their artists and albums, by the name of the relation.  What compares song numbers and
-        looks nothing up by them may stay as it is.
+        `groups` has the (N,) numbers of their artists and albums, by the name of the relation.  What looks up no song by its
+        number, or passes over numbers that it does not know, may stay as it is.
         """
         return self
 
 
-class CountedRelation(Source):
-    """Songs of one relation to those of the context, added up over the context with a fading that is learned."""
+class CountedRelations(Source):
+    """Songs in a relation to those of the context, added up over the context with a fading that is learned."""
 
     AMOUNTS = 3  # share c / n of the key's lists, cosine c / sqrt(n m), count c
-    initial_weights: tuple[float, ...] = (4.0, 2.0, 0.2, 0.2, 0.2, 1.0)
+    # Signals: share, cosine, their logarithms, the logarithm of the count, and the share beside the best song's.
+    WEIGHING = Weighing(plain=(0, 1, None), logs=(2, 3, 4), sharpness=(SHARPNESS_OF_LOG, SHARPNESS_OF_LOG, 1.0), best=5, scaled=1)
+    WEIGHTS = (4.0, 2.0, 0.2, 0.2, 0.2, 1.0)
+    row_of_song: Tensor
+    starts: Tensor
     songs: Tensor
     counts: Tensor
     totals: Tensor
-    key_of_song: Tensor | None
+    fold_counts: Tensor | None
+    kept_songs: Tensor
+    kept_counts: Tensor
 
-    def __init__(self, relation: Relation):
+    def __init__(self, relations: Relations):
         super().__init__()
-        self.name, self.reach = relation.name, relation.reach
-        strength = INITIAL_STRENGTH.get(self.name, 1.0)
-        self.initial_weights = tuple(strength * weight for weight in type(self).initial_weights)
-        for part in ("songs", "counts", "totals", "key_of_song"):
-            self.register_buffer(part, getattr(relation, part))
-        distance = torch.arange(1, self.reach + 1)
-        self.fading = nn.Parameter((distance**-0.5).repeat(self.AMOUNTS, 1))  # (AMOUNTS, W)
+        self.names, self.reaches, self.rows = relations.names, relations.reaches, relations.rows
+        self.reach = max(self.reaches)
+        self.initial_weights = tuple(INITIAL_STRENGTH.get(name, 1.0) * weight for name in self.names for weight in self.WEIGHTS)
+        self._take_over(relations)
+        distances = torch.cat([torch.arange(1, reach + 1) for reach in self.reaches])
+        self.fading = nn.Parameter((distances**-0.5).repeat(self.AMOUNTS, 1))  # (AMOUNTS, W) relation after relation
+
+    def _take_over(self, relations: Relations) -> None:
+        """Make the tables of `relations` this source's own."""
+        self.width, n = relations.width, int(relations.starts[-1])  # K
+        for name in ("row_of_song", "starts", "totals"):
+            self.register_buffer(name, getattr(relations, name))
+        self.register_buffer("songs", _padded(relations.songs, n, self.width))
+        self.register_buffer("counts", _padded(relations.counts, n, self.width))
+        folds = relations.fold_counts
+        self.register_buffer("fold_counts", None if folds is None else _padded(folds, n, self.width), persistent=False)
+        # What is kept of K entries by how many are the row's own: all bits of a song, and the whole count.
+        self.register_buffer("kept_songs", -_first_ones(self.width).int(), persistent=False)
+        self.register_buffer("kept_counts", _first_ones(self.width).float(), persistent=False)
 
     def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
-        """Share, cosine, their logarithms, the logarithm of the count, and the share beside the best song's."""
-        keys = self._keys(place.context(self.reach))  # (M, W)
-        neighbours, counts, totals, plays = self._look_up(keys, origin, song_plays)
-        amounts = torch.stack([counts / (totals + 1), counts / ((totals + 1) * (plays + 1)).sqrt(), counts])  # (3, M, W, K)
-        faded = amounts * self.fading[:, None, : keys.shape[1], None].clamp(min=0)
-        songs, (share, cosine, count) = added_up(neighbours.flatten(1), faded.flatten(2), song_plays.shape[1])
-        logs = [(SHARPNESS_OF_LOG * share).log1p(), (SHARPNESS_OF_LOG * cosine).log1p(), count.log1p()]
-        return Evidence(songs, torch.stack([share, cosine, *logs, _beside_best(share)]))
+        """Share, cosine and count; see `WEIGHING`."""
+        context = place.context(self.reach)
+        columns = [context[:, :reach] for reach in self.reaches]
+        widths = [column.shape[1] for column in columns]
+        rows = self._rows_of(columns)  # (M, W)
+        songs, counts, totals = self._look_up(rows, origin)
+        found = distinct(songs.flatten(1), song_plays.shape[1], [self.width * width for width in widths])
+        per_list = 1 / (totals + 1)
+        factors = torch.stack([per_list, per_list.sqrt(), torch.ones_like(totals)])  # (3, M, W)
+        amounts = added_up(self._fading(widths)[:, None] * factors, counts, found)  # (3, M, U)
+        per_song = (_of_edition(song_plays, origin, found.keys) + 1).rsqrt_()
+        return Evidence(found.keys, amounts, found.widths, self.WEIGHING, per_song)
 
-    def _keys(self, context: Tensor) -> Tensor:
-        """The table row of each context song; row PAD, which is empty, for what is no song or has no artist or album."""
-        keys = context if self.key_of_song is None else self.key_of_song[context]
-        return torch.where((context >= FIRST_NUMBER) & (keys >= FIRST_NUMBER), keys, PAD)
+    def _rows_of(self, columns: Sequence[Tensor]) -> Tensor:
+        """The table row of each context song in each relation, side by side: (M, W)."""
+        V = self.row_of_song.shape[1]
+        flat = torch.cat([column + number * V for number, column in enumerate(columns)], dim=1)
+        return self.row_of_song.view(-1).index_select(0, flat.flatten()).view(flat.shape)
 
-    def _look_up(self, keys: Tensor, origin: Origin | None, song_plays: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Neighbours and, for each, its count, the lists with the key and those with the neighbour: (M, W, K) each."""
-        if origin is None:
-            neighbours, counts, totals = (_rows(table[0], keys) for table in (self.songs, self.counts, self.totals))
-            return neighbours.long(), counts, totals[..., None], _rows(song_plays[0], neighbours)
-        edition = origin.editions
-        of_table = edition.clamp(max=len(self.songs) - 1)[:, None]  # what holds by itself has one edition
-        neighbours = self.songs[of_table, keys].long()
-        totals = self.totals[of_table, keys][..., None]
-        return neighbours, self.counts[of_table, keys], totals, song_plays[edition[:, None, None], neighbours]
+    def _fading(self, widths: Sequence[int]) -> Tensor:
+        """The weight of each context song in each relation, as far as the context goes: (AMOUNTS, W)."""
+        begins = accumulate(self.reaches, initial=0)
+        parts = [self.fading[:, begin : begin + width] for begin, width in zip(begins, widths, strict=False)]
+        return torch.cat(parts, dim=1).clamp(min=0)
+
+    def _look_up(self, rows: Tensor, origin: Origin | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Neighbours (M, W, K) of table rows, PAD beyond the end of a row, and their counts; and totals (M, W)."""
+        first = _rows(self.starts, rows)
+        length = _rows(self.starts, rows + 1) - first
+        songs = take(self.songs, first, self.width)
+        songs &= _rows(self.kept_songs, length)
+        counts = take(self.counts, first, self.width)
+        if origin is None or self.fold_counts is None:
+            return songs.long(), counts.mul_(_rows(self.kept_counts, length)), _rows(self.totals[0], rows)
+        fold = (origin.editions - 1) * self.fold_counts.shape[1]
+        counts -= take(self.fold_counts.view(-1), first + fold[:, None], self.width)
+        counts = F.threshold(counts.mul_(_rows(self.kept_counts, length)), NOTHING, 0.0, inplace=True)
+        return songs.long(), counts, _of_edition(self.totals, origin, rows)
+
+    def tables(self) -> Relations:
+        """The tables without what pads them."""
+        n = int(self.starts[-1])
+        return Relations(
+            names=self.names,
+            reaches=self.reaches,
+            rows=self.rows,
+            row_of_song=self.row_of_song,
+            starts=self.starts,
+            songs=self.songs[:n],
+            counts=self.counts[:n],
+            totals=self.totals,
+            fold_counts=None if self.fold_counts is None else self.fold_counts[:, :n],
+        )
 
     def grown(self, n_songs: int, groups: Mapping[str, Tensor]) -> Source:
         """New songs stand in the rows of their artist (or album), and in "same" for themselves; elsewhere nothing is counted."""
         n_new = len(next(iter(groups.values())))
-        if self.name == ITSELF:
-            return self._with_rows(torch.arange(n_songs, n_songs + n_new), added=1.0)
-        if self.key_of_song is None:
-            return OfOldSongs(self, n_songs)
-        keys = groups[self.name].to(self.key_of_song)
-        n_rows = max(self.songs.shape[1], int(keys.max()) + 1)
-        larger = self._with_rows(torch.full((n_rows - self.songs.shape[1],), PAD), added=0.0)
-        larger.register_buffer("key_of_song", torch.cat([self.key_of_song, keys]))
-        larger._append(keys, n_songs)
-        return larger
+        larger = twin(self)
+        if not {ITSELF, *groups} & set(self.names):
+            larger.register_buffer("row_of_song", F.pad(self.row_of_song, (0, n_new)))
+            return larger
+        itself = torch.arange(n_new)
+        parts = []
+        for number, name in enumerate(self.names):
+            part = _relation_of(self.tables(), number)
+            if name == ITSELF:
+                part = _with_songs(part, itself + part.rows[0], n_songs)
+            elif name in groups:
+                part = _with_songs(part, torch.where(groups[name] >= FIRST_NUMBER, groups[name], PAD).cpu(), n_songs)
+            else:
+                part = replace(part, row_of_song=F.pad(part.row_of_song, (0, n_new)))
+            parts.append(part)
+        tables = Relations.joined(parts)
+        larger.rows = tables.rows
+        larger._take_over(tables)
+        return larger.to(self.songs.device)
 
-    def _with_rows(self, songs: Tensor, added: float) -> "CountedRelation":
-        """A relation with R more rows of one song each (PAD for none), of support `added`; as if one list held their key."""
-        larger, E = twin(self), len(self.songs)
-        first = F.pad(songs.to(self.songs)[:, None], (0, self.songs.shape[2] - 1)).expand(E, -1, -1)  # (E, R, K)
-        larger.register_buffer("songs", torch.cat([self.songs, first], dim=1))
-        larger.register_buffer("counts", torch.cat([self.counts, (first != PAD) * added], dim=1))
-        larger.register_buffer("totals", F.pad(self.totals, (0, len(songs)), value=1.0))
-        return larger
 
-    def _append(self, keys: Tensor, n_songs: int) -> None:
-        """Write the songs from `n_songs` on behind those of their rows (N,), where they count as played once.
+def _relation_of(relations: Relations, number: int) -> Relations:
+    """One relation of several, without editions, on the CPU."""
+    before = sum(relations.rows[:number])
+    last = before + relations.rows[number]
+    starts = relations.starts[before : last + 1].cpu()
+    entries = slice(int(starts[0]), int(starts[-1]))
+    return Relations(
+        names=relations.names[number : number + 1],
+        reaches=relations.reaches[number : number + 1],
+        rows=relations.rows[number : number + 1],
+        row_of_song=_moved(relations.row_of_song[number : number + 1].cpu(), -before),
+        starts=starts - starts[0],
+        songs=relations.songs[entries].cpu(),
+        counts=relations.counts[entries].cpu(),
+        totals=relations.totals[:1, before:last].cpu(),
+    )
 
-        A row takes what has room in it and at most ROOM_FOR_NEW more, for which the table becomes wider.  The tables must be
-        this relation's own.
-        """
-        real = keys >= FIRST_NUMBER
-        rows, songs = keys[real], torch.arange(n_songs, n_songs + len(keys), device=keys.device)[real]
-        order = rows.argsort(stable=True)
-        rows, songs = rows[order], songs[order]
-        before = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)  # new songs of the same row
-        place = (self.songs[0] != PAD).sum(1)[rows] + before
-        K = self.songs.shape[2]
-        kept = place < K + ROOM_FOR_NEW
-        rows, songs, place = rows[kept], songs[kept], place[kept]
-        wider = (0, max(0, int(place.max()) + 1 - K) if len(place) else 0)
-        self.songs, self.counts = F.pad(self.songs, wider), F.pad(self.counts, wider)
-        self.songs[:, rows, place] = songs.to(self.songs)
-        self.counts[:, rows, place] = 1.0
+
+def _with_songs(relation: Relations, rows: Tensor, n_songs: int) -> Relations:
+    """One relation with the songs from `n_songs` on behind the others of their rows (N,), where they count as played once.
+
+    Row 0 takes none, and a row takes at most ROOM_FOR_NEW beyond the longest there was; rows may be new.
+    """
+    n_old, n_rows = relation.rows[0], max(relation.rows[0], int(rows.max()) + 1)
+    lengths = F.pad(relation.starts.diff(), (0, n_rows - n_old))
+    longest = int(lengths.max())
+    real = rows != PAD
+    row, song = rows[real], torch.arange(n_songs, n_songs + len(rows))[real]
+    order = row.argsort(stable=True)
+    row, song = row[order], song[order]
+    place = lengths[row] + torch.arange(len(row)) - torch.searchsorted(row, row)
+    kept = place < longest + ROOM_FOR_NEW
+    all_rows = torch.cat([torch.repeat_interleave(torch.arange(n_rows), lengths), row[kept]])
+    order = all_rows.argsort(stable=True)
+    songs = torch.cat([relation.songs, song[kept].to(relation.songs)])[order]
+    counts = torch.cat([relation.counts, torch.ones(int(kept.sum()))])[order]
+    starts = F.pad(torch.bincount(all_rows, minlength=n_rows).cumsum(0), (1, 0))
+    return replace(
+        relation,
+        rows=(n_rows,),
+        row_of_song=torch.cat([relation.row_of_song, rows[None].to(relation.row_of_song)], dim=1),
+        starts=starts,
+        songs=songs,
+        counts=counts,
+        totals=F.pad(relation.totals, (0, n_rows - n_old), value=1.0),
+    )
+
+
+def _moved(row_of_song: Tensor, by: int) -> Tensor:
+    """Row numbers moved by so much; 0 stays, for it stands for none."""
+    return torch.where(row_of_song != PAD, row_of_song + by, PAD)
 
 
 class HeardBefore(Source):
@@ -231,7 +396,8 @@ class HeardBefore(Source):
     same order.
     """
 
-    name = "again"
+    names = ("again",)
+    WEIGHING = Weighing(plain=(0,), logs=(1,), sharpness=(1.0,), best=2)
     initial_weights = (6.0, 1.0, 0.1)
     LAST, BEFORE = 4, 6  # last songs of the context that are compared, and places before a song where they may stand
 
@@ -250,19 +416,19 @@ class HeardBefore(Source):
         return self.reach + self.BEFORE
 
     def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
-        """How well the songs before match, its logarithm, and the match beside the best one."""
+        """How well the songs before match; signals are that, its logarithm, and the match beside the best one."""
         past = F.pad(place.context(self.reach + self.BEFORE), (0, self.BEFORE), value=PAD)  # (M, W + BEFORE), the newest first
         W = min(self.reach, past.shape[1] - self.BEFORE)
         heard = past[:, :W]
         before = past[:, 1 : W + self.BEFORE].unfold(1, W, 1)  # (M, BEFORE, W): the songs one, two, ... places before each
         last = past[:, : self.LAST, None, None]  # (M, LAST, 1, 1)
         stands = (before[:, None] == last) & (last >= FIRST_NUMBER)  # (M, LAST, BEFORE, W)
-        match = self.kernel.clamp(min=0).flatten() @ stands.flatten(1, 2).float()  # (M, W)
+        match = self.kernel.clamp(min=0).flatten() @ stands.flatten(1, 2).to(self.kernel.dtype)  # (M, W)
         distance = torch.arange(1, W + 1, device=heard.device)
         match = match * self.fading[distance.log2().long()].exp()
-        is_song = heard >= FIRST_NUMBER
-        songs, (total,) = added_up(torch.where(is_song, heard, PAD), (match * is_song)[None], song_plays.shape[1])
-        return Evidence(songs, torch.stack([total, total.log1p(), _beside_best(total)]))
+        found = distinct(heard * (heard >= FIRST_NUMBER), song_plays.shape[1])
+        total = added_up(match[None], None, found) * (found.keys != PAD)
+        return Evidence(found.keys, total, weighing=self.WEIGHING)
 
 
 class NearestLists(Source):
@@ -272,93 +438,103 @@ class NearestLists(Source):
     similarity, and with most of the weight on the very nearest.
     """
 
-    name = "lists"
+    names = ("lists",)
+    WEIGHING = Weighing(plain=(0, 1), logs=(2, 3), sharpness=(SHARPNESS_OF_LOG, SHARPNESS_OF_LOG))
     initial_weights = (2.0, 2.0, 0.2, 0.2)
     SHARPNESS = (1.0, 5.0)
     FURTHEST = 16  # places from the last song, in either direction, that are told apart
-    pieces: Tensor
+    songs: Tensor
+    starts: Tensor
+    lengths: Tensor
     list_of_piece: Tensor
+    pieces: Tensor
     pieces_of_song: Tensor
     rarity: Tensor
     size: Tensor
+    kept_songs: Tensor
+    kept_pieces: Tensor
+    column_of_offset: Tensor
 
     def __init__(self, index: ListIndex, neighbours: int, reach: int):
         super().__init__()
         self.neighbours, self.reach = neighbours, reach
-        for part in ("pieces", "list_of_piece", "pieces_of_song", "rarity"):
+        self.piece_width = max(1, int(index.lengths.max()))  # songs of a piece
+        self.most_pieces = max(1, int(index.pieces_of_song.diff().max()))  # of a song
+        for part in ("starts", "lengths", "list_of_piece", "pieces_of_song", "rarity"):
             self.register_buffer(part, getattr(index, part))
-        self.register_buffer("size", (index.pieces != PAD).sum(1).clamp(min=1).float(), persistent=False)
+        known = F.pad((index.songs != PAD).cumsum(0), (1, 0))  # known songs before each place
+        size = known[index.starts + index.lengths] - known[index.starts]
+        self.register_buffer("size", size.clamp(min=1).float(), persistent=False)  # known songs of each piece
+        self.register_buffer("songs", _padded(index.songs, int((index.starts + index.lengths).max()), self.piece_width))
+        self.register_buffer("pieces", _padded(index.pieces, int(index.pieces_of_song[-1]), self.most_pieces))
+        self.register_buffer("kept_songs", -_first_ones(self.piece_width).int(), persistent=False)
+        self.register_buffer("kept_pieces", -_first_ones(self.most_pieces).int(), persistent=False)
+        self.register_buffer("column_of_offset", self._columns_of_offset(), persistent=False)
         self.fading = nn.Parameter(torch.zeros(reach))  # log weight of the context song so far back
         self.sharpness = nn.Parameter(torch.tensor(self.SHARPNESS))
         self.offset = nn.Parameter(torch.zeros(len(self.SHARPNESS), 2 * self.FURTHEST + 2))  # log weight by place, last: unknown
 
+    def _columns_of_offset(self) -> Tensor:
+        """The column of `offset` for each song of a piece, by where the last song stands in it; last: it stands nowhere."""
+        place = torch.arange(self.piece_width)
+        known = (place - place[:, None]).clamp(-self.FURTHEST, self.FURTHEST) + self.FURTHEST
+        return F.pad(known, (0, 0, 0, 1), value=2 * self.FURTHEST + 1)  # (piece_width + 1, piece_width)
+
     def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
-        """The two votes and their logarithms."""
+        """The two votes; signals are they and their logarithms."""
         context = place.context(self.reach)  # (M, W)
         nearest, similarity = self._nearest(context, origin)  # (M, N) each
-        songs = _rows(self.pieces, nearest).long()  # (M, N, songs of a piece)
-        at = self._offsets(songs, context[:, 0])
+        songs = take(self.songs, self.starts[nearest], self.piece_width)
+        songs &= _rows(self.kept_songs, self.lengths[nearest])  # (M, N, songs of a piece)
         is_like, log_similarity = similarity > 0, similarity.clamp(min=1e-6).log()
-        votes = []
-        for sharpness, offset in zip(self.sharpness, self.offset, strict=True):
-            weight = torch.softmax((sharpness * log_similarity).masked_fill(~is_like, -1e4), dim=1) * is_like  # (M, N)
-            votes.append(weight[..., None] * offset.exp()[at] * (songs != PAD))
-        found, added = added_up(songs.flatten(1), torch.stack(votes).flatten(2), song_plays.shape[1])
-        return Evidence(found, torch.cat([added, (SHARPNESS_OF_LOG * added).log1p()]))
+        weights = torch.softmax((self.sharpness[:, None, None] * log_similarity).masked_fill(~is_like, -1e4), dim=2) * is_like
+        by_place = self.offset.exp()[:, self.column_of_offset]  # (2, piece_width + 1, piece_width)
+        last = self._place_of_last(songs, context[:, 0])  # (M, N)
+        factors = by_place.index_select(1, last.flatten()).view(-1, *songs.shape)  # (2, M, N, songs of a piece)
+        found = distinct(songs.flatten(1).long(), song_plays.shape[1])
+        added = added_up(weights, factors, found) * (found.keys != PAD)
+        return Evidence(found.keys, added, weighing=self.WEIGHING)
 
     def _nearest(self, context: Tensor, origin: Origin | None) -> tuple[Tensor, Tensor]:
         """The most similar pieces (M, N) and their similarity, 0 for none; the row's own list is no neighbour."""
-        pieces = _rows(self.pieces_of_song, context).long()  # (M, W, any)
+        known = torch.where(context < len(self.rarity), context, PAD)  # (M, W): of songs that came later nothing is known
+        first = self.pieces_of_song[known]
+        pieces = take(self.pieces, first, self.most_pieces)
+        pieces &= _rows(self.kept_pieces, self.pieces_of_song[known + 1] - first)
+        weight = self.fading[: context.shape[1]].exp() * self.rarity[known] * (known >= FIRST_NUMBER)  # (M, W)
+        found = distinct(pieces.flatten(1).long(), len(self.starts))
+        is_other = found.keys > 0
         if origin is not None:
-            pieces = pieces.masked_fill(self.list_of_piece[pieces] == origin.lists[:, None, None], 0)
-        weight = self.fading[: context.shape[1]].exp() * self.rarity[context] * (context >= FIRST_NUMBER)  # (M, W)
-        found, (common,) = added_up(pieces.flatten(1), weight[..., None].expand(pieces.shape).flatten(1)[None], len(self.pieces))
-        similarity = torch.where(found > 0, common / self.size[found].sqrt(), 0.0)
+            is_other &= self.list_of_piece[found.keys] != origin.lists[:, None]
+        (common,) = added_up(weight[None], None, found)
+        similarity = torch.where(is_other, common / self.size[found.keys].sqrt(), 0.0)
         # Of equally similar pieces the newest, whatever the batch: the bits of a float that is not negative rise with it.
-        rank = (similarity.detach().view(torch.int32).long() << 32) + found
+        rank = (similarity.detach().float().view(torch.int32).long() << 32) + found.keys
         best = rank.topk(min(self.neighbours, rank.shape[1]), dim=1).indices
-        return found.gather(1, best), similarity.gather(1, best)
+        return found.keys.gather(1, best), similarity.gather(1, best)
 
-    def _offsets(self, songs: Tensor, last: Tensor) -> Tensor:
-        """How far each song of a piece stands from the context's last song in it, as a column of `offset`: (M, N, any)."""
+    def _place_of_last(self, songs: Tensor, last: Tensor) -> Tensor:
+        """Where the context's last song first stands in each piece, `piece_width` for nowhere: (M, N)."""
         is_last = (songs == last[:, None, None]) & (last >= FIRST_NUMBER)[:, None, None]
-        anchor = is_last.int().argmax(dim=2, keepdim=True)  # (M, N, 1)
-        distance = torch.arange(songs.shape[2], device=songs.device) - anchor
-        known = distance.clamp(-self.FURTHEST, self.FURTHEST) + self.FURTHEST
-        return torch.where(is_last.any(dim=2, keepdim=True), known, 2 * self.FURTHEST + 1)
-
-    def grown(self, n_songs: int, groups: Mapping[str, Tensor]) -> Source:
-        """No training list holds a new song."""
-        return OfOldSongs(self, n_songs)
-
-
-class OfOldSongs(Source):
-    """A source whose tables end before the songs that a memory has grown by: in a context those are unknown to it."""
-
-    def __init__(self, source: Source, n_songs: int):
-        super().__init__()
-        self.name, self.reach, self.initial_weights = source.name, source.reach, source.initial_weights
-        self.source, self.n_songs = source, n_songs
-
-    @property
-    def looks_back(self) -> int:
-        """As far as the source does."""
-        return self.source.looks_back
-
-    def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
-        """What the source finds for the old songs."""
-        return self.source(place.of_songs_below(self.n_songs), origin, song_plays)
+        from_end = torch.arange(self.piece_width, 0, -1, dtype=torch.int32, device=songs.device)
+        return self.piece_width - (is_last * from_end).amax(dim=2)
 
 
 class Memory(nn.Module):
     """All sources together: adds to the scores of the songs that they find."""
 
     song_plays: Tensor
+    play_counts: Tensor
+    songs_so_often: Tensor
 
     def __init__(self, d_model: int, sources: Sequence[Source], song_plays: Tensor):
-        """`song_plays` (E, V): training lists that hold each song, in each edition."""
+        """`song_plays` (E, V): training lists that hold each song, in each edition; those of training are in some list."""
         super().__init__()
         self.register_buffer("song_plays", song_plays.float())
+        of_songs = self.song_plays[:, FIRST_NUMBER:]
+        play_counts, songs_so_often = _how_often(of_songs[:, of_songs[0] > 0])
+        self.register_buffer("play_counts", play_counts, persistent=False)  # (any,) those that there are
+        self.register_buffer("songs_so_often", songs_so_often, persistent=False)  # (E, any) songs of training with each of them
         self.sources = nn.ModuleList(sources)
         self.n_signals = [len(source.initial_weights) for source in sources]
         initial = torch.tensor([weight for source in sources for weight in source.initial_weights])
@@ -375,11 +551,11 @@ class Memory(nn.Module):
         """
         place = Place(songs, places // songs.shape[1], places % songs.shape[1])
         of_place = None if origin is None else origin.at(place.row)
-        gates = F.softplus(self.gate(queries)).T.split(self.n_signals)  # type: ignore[no-untyped-call]  # (S, M) of each source
+        gates = _split(F.softplus(self.gate(queries)).float(), self.n_signals, 1)  # (M, R * S) of each source
         found = []
         for source, gate in zip(self.sources, gates, strict=True):
             evidence: Evidence = source(place, of_place, self.song_plays)
-            found.append((evidence.songs, torch.einsum("sm,smu->mu", gate, evidence.signals)))
+            found.append((evidence.songs, evidence.weighed(gate)))
         return LookedUp(torch.cat([songs for songs, _ in found], dim=1), torch.cat([bonus for _, bonus in found], dim=1))
 
     @property
@@ -391,16 +567,19 @@ class Memory(nn.Module):
         """What a song gets for being popular, in each edition: (E, V)."""
         return F.softplus(self.popularity) * self.song_plays.log1p()
 
-    def prior_at(self, editions: Tensor, songs: Tensor) -> Tensor:
-        """The prior of songs (M, C) at places of these editions (M,): (M, C)."""
-        return F.softplus(self.popularity) * self.song_plays[editions[:, None], songs].log1p()
+    def prior_at(self, editions: Tensor | None, songs: Tensor) -> Tensor:
+        """What some songs (M, C) get for being popular, in the edition (M,) of their place, None for the full one: (M, C)."""
+        V = self.song_plays.shape[1]
+        edited = songs if editions is None else songs + (editions * V)[:, None]
+        return F.softplus(self.popularity) * _rows(self.song_plays.view(-1), edited).log1p()
 
     def prior_normaliser(self) -> Tensor:
-        """Log of the prior's partition function over the songs of training, in each edition: (E,)."""
-        fitted = (self.song_plays[0] > 0) & (
-            torch.arange(self.song_plays.shape[1], device=self.song_plays.device) >= FIRST_NUMBER
-        )
-        return self.prior()[:, fitted].logsumexp(1)
+        """The logarithm of the sum over the songs of training of the exponential of `prior`, in each edition: (E,).
+
+        Songs that are played equally often are one term, so it costs the number of distinct counts.
+        """
+        by_count = F.softplus(self.popularity) * self.play_counts.log1p() + self.songs_so_often.log()  # (E, any)
+        return by_count.logsumexp(dim=1)
 
     def grown(self, song_artist: Tensor, song_album: Tensor) -> "Memory":
         """A memory with N more songs, which nobody has played, of these artists and albums (N,); parameters are shared.
@@ -426,40 +605,259 @@ def twin(module: Module) -> Module:
     return other
 
 
-def added_up(keys: Tensor, amounts: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
-    """Add up what belongs to the same key: `keys` (M, C) below `n_keys`, `amounts` (A, M, C) to (M, U) and (A, M, U).
+# --- looking up and adding up ------------------------------------------------------------------------------------------------
 
-    Each key of a row comes once in U; what is left over is 0 in both.
 
-    >>> added_up(torch.tensor([[7, 5, 7]]), torch.tensor([[[1.0, 2.0, 3.0]]]), 8)
-    (tensor([[0, 5, 7]]), tensor([[[0., 2., 4.]]]))
+class Found(NamedTuple):
+    """The distinct keys of each row, PAD for none, and where each key of the row stands among them."""
+
+    keys: Tensor  # (M, U) int64
+    slots: Tensor  # (M, C) int64
+    widths: list[int]  # how many of the U columns belong to each block
+
+
+def distinct(keys: Tensor, n_keys: int, block_widths: Sequence[int] | None = None) -> Found:
+    """The distinct ones of `keys` (M, C), which are below `n_keys`; of several blocks of columns each by itself.
+
+    >>> distinct(torch.tensor([[7, 5, 7]]), 8)
+    Found(keys=tensor([[7, 5]]), slots=tensor([[0, 1, 0]]), widths=[2])
     """
-    distinct, slot = _slots_by_table(keys, n_keys) if len(keys) * n_keys <= LARGEST_TABLE else _slots_by_order(keys)
-    sums = torch.zeros(*amounts.shape[:2], distinct.shape[1], dtype=amounts.dtype, device=keys.device)
-    return distinct, sums.scatter_add(2, slot.expand(amounts.shape), amounts)
+    M, C = keys.shape
+    block_widths = block_widths or [C]
+    if keys.numel() <= FEW_KEYS and M * len(block_widths) * n_keys <= MOST_GAPS:
+        return _distinct_with_gaps(keys, n_keys, block_widths)
+    blocks = list(pairwise(accumulate(block_widths, initial=0)))
+    by_order = keys.is_cuda and M * n_keys > MOST_GAPS
+    winner = _winner_by_order(keys, blocks) if by_order else _winner_by_table(keys, n_keys, blocks)
+    numbers = (winner == torch.arange(C, dtype=winner.dtype, device=keys.device)).cumsum(1)  # (M, C) from 1
+    slots = numbers.gather(1, winner.long())
+    before, widths = torch.zeros_like(numbers[:, :1]), list[int]()
+    for left, right in blocks:
+        slots[:, left:right] += sum(widths) - 1 - before
+        # On a GPU to wait for the largest number would cost more than columns without a key.
+        U = right - left if keys.is_cuda or left == right else int((numbers[:, right - 1 : right] - before).max()) if M else 0
+        widths.append(U)
+        before = numbers[:, right - 1 : right] if right else before
+    found = torch.zeros(M, sum(widths), dtype=torch.int64, device=keys.device).scatter_(1, slots, keys)
+    return Found(found, slots, widths)
 
 
-def _slots_by_table(keys: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
-    """Distinct keys (M, C) with gaps, and the slot of each key in them: any place of a key stands for all of them.
+def _distinct_with_gaps(keys: Tensor, n_keys: int, block_widths: Sequence[int]) -> Found:
+    """The same with PAD for the doubles, C columns: fewer operations."""
+    M, C = keys.shape
+    told_apart = keys if len(block_widths) == 1 else keys + n_keys * _repeated(block_widths, keys.device)
+    place = torch.arange(C, device=keys.device)
+    table = torch.empty(M, len(block_widths) * n_keys, dtype=torch.int64, device=keys.device)
+    slots = table.scatter_(1, told_apart, place.expand(M, C)).gather(1, told_apart)
+    return Found(keys * (slots == place), slots, list(block_widths))
 
-    A table has an entry for every key there could be, of which only those are read that were written: ten times faster than
-    sorting, for a few rows.
+
+def _winner_by_table(keys: Tensor, n_keys: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
+    """For each key the place of one like it in its block, the same for all of them: (M, C) int32.
+
+    A table has an entry for every key there could be, of which only those are read that were written, as many rows at a time as
+    stay in the cache: three to five times faster than sorting.
     """
-    place = torch.arange(keys.shape[1], dtype=torch.int32, device=keys.device).expand(keys.shape)
-    table = torch.empty(len(keys), n_keys, dtype=torch.int32, device=keys.device)
-    slot = table.scatter_(1, keys, place).gather(1, keys)
-    return keys * (slot == place), slot.long()
+    M, C = keys.shape
+    at_once = min(M, max(LEAST_ROWS, LARGEST_TABLE // n_keys))
+    place = torch.arange(C, dtype=torch.int32, device=keys.device).expand(at_once, C)
+    table = torch.empty(at_once, n_keys, dtype=torch.int32, device=keys.device)
+    winner = torch.empty(M, C, dtype=torch.int32, device=keys.device)
+    for begin, (left, right) in product(range(0, M, max(1, at_once)), blocks):
+        part = keys[begin : begin + at_once, left:right]
+        written = table[: len(part)].scatter_(1, part, place[: len(part), left:right])
+        winner[begin : begin + at_once, left:right] = written.gather(1, part)
+    return winner
 
 
-def _slots_by_order(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct keys (M, U) in rising order, and the slot of each key (M, C) in them: for the many rows of training."""
-    ordered, order = keys.int().sort(dim=1)  # int32 sorts faster
-    is_new = F.pad((ordered[:, 1:] != ordered[:, :-1]).long(), (1, 0))
-    slot_in_order = is_new.cumsum(1)
-    slot = torch.empty_like(slot_in_order).scatter_(1, order, slot_in_order)
-    U = int(slot_in_order[:, -1].max()) + 1
-    distinct = torch.zeros(len(keys), U, dtype=torch.int64, device=keys.device).scatter_(1, slot_in_order, ordered.long())
-    return distinct, slot
+def _winner_by_order(keys: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
+    """The same by sorting, (M, C) int64: without a table, for the many rows that a GPU sorts at once."""
+    winner = torch.empty_like(keys)
+    for left, right in blocks:
+        ordered, order = keys[:, left:right].sort(dim=1, stable=True)
+        is_new = F.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)
+        first = torch.where(is_new, torch.arange(right - left, device=keys.device), 0).cummax(1).values
+        winner[:, left:right] = torch.empty_like(order).scatter_(1, order, order.gather(1, first)) + left
+    return winner
+
+
+def added_up(weights: Tensor, factors: Tensor | None, found: Found) -> Tensor:
+    """Add up what belongs to the same key: amounts (A, M, C), which are `weights` times `factors`, to (A, M, U).
+
+    `weights` (A, M, W) stand for K keys each; `factors` are (M, W, K), (A, M, W, K), or None for ones.
+
+    >>> added_up(torch.tensor([[[1.0, 2.0, 3.0]]]), None, distinct(torch.tensor([[7, 5, 7]]), 8))
+    tensor([[[4., 2.]]])
+    """
+    _, M, W = weights.shape
+    if factors is None:
+        factors = torch.ones((), dtype=weights.dtype, device=weights.device).expand(1, M, W, found.slots.shape[1] // max(1, W))
+    elif factors.dim() == 3:
+        factors = factors[None]
+    given = weights, factors, found.slots, found.keys.shape[1]
+    # Beside one row that is answered, the bookkeeping for gradients would take a tenth of the time.
+    sums: Tensor = _AddedUp.apply(*given) if torch.is_grad_enabled() else _sums(*given)  # type: ignore[no-untyped-call]
+    return sums
+
+
+def _sums(weights: Tensor, factors: Tensor, slots: Tensor, U: int) -> Tensor:
+    """`weights` (A, M, W), `factors` (A or 1, M, W, K), `slots` (M, W * K) to (A, M, U)."""
+    sums = torch.zeros(*weights.shape[:2], U, dtype=weights.dtype, device=weights.device)
+    for amount, (of_amount, weight) in enumerate(zip(sums, weights, strict=True)):
+        factor = factors[min(amount, len(factors) - 1)]
+        of_amount.scatter_add_(1, slots, (weight[..., None] * factor).flatten(1))
+    return sums
+
+
+class _AddedUp(torch.autograd.Function):
+    """What `added_up` does; nothing of the size of the amounts is kept for the gradients but factors and slots."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, factors: Tensor, slots: Tensor, U: int) -> Tensor:
+        """See `_sums`."""
+        ctx.save_for_backward(weights, factors, slots)
+        return _sums(weights, factors, slots, U)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        """The gradients of weights and, where they have any, of factors."""
+        weights, factors, slots = ctx.saved_tensors
+        of_weights = torch.empty_like(weights)
+        of_factors = torch.zeros_like(factors) if ctx.needs_input_grad[1] else None
+        for amount, gradient in enumerate(gradients[0]):
+            of_amounts = gradient.gather(1, slots).view(factors.shape[1:])
+            which = min(amount, len(factors) - 1)
+            if of_factors is not None:
+                of_factors[which].addcmul_(of_amounts, weights[amount][..., None])
+            of_weights[amount] = of_amounts.mul_(factors[which]).sum(-1)
+        return of_weights, of_factors, None, None
+
+
+class _Weighed(torch.autograd.Function):
+    """What `Evidence.weighed` does, relation by relation, without keeping a single signal for the gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, amounts: Tensor, gates: Tensor, scale: Tensor | None, widths: Sequence[int], weighing: Weighing
+    ) -> Tensor:
+        """See `_bonus`."""
+        ctx.save_for_backward(amounts, gates, scale)
+        ctx.widths, ctx.weighing = widths, weighing
+        return _bonus(amounts, gates, scale, widths, weighing)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        """The gradients of amounts and gates."""
+        amounts, gates, scale = ctx.saved_tensors
+        of_amounts = torch.empty_like(amounts)
+        parts = _parts(amounts, gates, scale, ctx.widths, ctx.weighing)
+        places = _split(gradients[0], ctx.widths, 1), _split(of_amounts, ctx.widths, 2)
+        of_gates = [part.backward(gradient, of_part) for part, gradient, of_part in zip(parts, *places, strict=True)]
+        return of_amounts, torch.cat(of_gates, dim=1), None, None, None
+
+
+def _bonus(amounts: Tensor, gates: Tensor, scale: Tensor | None, widths: Sequence[int], weighing: Weighing) -> Tensor:
+    """`amounts` (A, M, U), `gates` (M, R * S), `scale` (M, U) to (M, U)."""
+    bonus = torch.empty_like(amounts[0])
+    for part, of_part in zip(_parts(amounts, gates, scale, widths, weighing), _split(bonus, widths, 1), strict=True):
+        for number, amount in enumerate(part.amounts):
+            gate_of_log = part.gates[weighing.logs[number]]
+            log = torch.mul(amount, weighing.sharpness[number]).log1p_()
+            if number == 0:
+                torch.mul(log, gate_of_log, out=of_part)
+            else:
+                of_part.addcmul_(log, gate_of_log)
+            if (coefficient := part.coefficient(number)) is not None:
+                of_part.addcmul_(amount, coefficient)
+    return bonus
+
+
+def _parts(amounts: Tensor, gates: Tensor, scale: Tensor | None, widths: Sequence[int], weighing: Weighing) -> "Iterator[_Part]":
+    """What belongs to each relation."""
+    by_relation = gates.T.reshape(len(widths), -1, len(gates), 1)  # (R, S, M, 1)
+    scales = [None] * len(widths) if scale is None else _split(scale, widths, 1)
+    for part, of_relation, of_part in zip(_split(amounts, widths, 2), by_relation, scales, strict=True):
+        yield _Part(part, of_relation, of_part, weighing)
+
+
+class _Part:
+    """The amounts and gates of one relation."""
+
+    def __init__(self, amounts: Tensor, gates: Tensor, scale: Tensor | None, weighing: Weighing):
+        """`amounts` (A, M, U) of which one is to be multiplied by `scale` (M, U), `gates` (S, M, 1)."""
+        self.amounts = [amount * scale if number == weighing.scaled else amount for number, amount in enumerate(amounts)]
+        self.gates, self.scale, self.weighing = gates, scale, weighing
+        self.best = None
+        if weighing.best is not None and amounts.shape[2]:
+            self.best = self.amounts[0].amax(dim=1, keepdim=True).clamp_(min=LEAST_BEST)  # (M, 1)
+
+    def coefficient(self, number: int) -> Tensor | None:
+        """What an amount is multiplied with, beside its logarithm: (M, 1)."""
+        plain = self.weighing.plain[number]
+        if number == 0 and self.best is not None:
+            return self.gates[plain] + self.gates[self.weighing.best] / self.best
+        return None if plain is None else self.gates[plain]
+
+    def backward(self, gradient: Tensor, of_amounts: Tensor) -> Tensor:
+        """Write the gradients of the amounts (A, M, U), and return those of the gates, (M, S)."""
+        weighing, of_gates = self.weighing, torch.zeros_like(self.gates)
+        for number, (amount, of_amount) in enumerate(zip(self.amounts, of_amounts, strict=True)):
+            sharpness, log = weighing.sharpness[number], weighing.logs[number]
+            sharpened = amount * sharpness
+            of_gates[log] = (sharpened.log1p() * gradient).sum(1, keepdim=True)
+            torch.div(self.gates[log] * sharpness, sharpened.add_(1), out=of_amount)
+            if (coefficient := self.coefficient(number)) is not None:
+                of_amount += coefficient
+            of_amount *= gradient
+            if (plain := weighing.plain[number]) is not None:
+                of_gates[plain] = torch.mul(amount, gradient, out=sharpened).sum(1, keepdim=True)
+            if number == weighing.scaled:
+                of_amount *= self.scale
+        if self.best is not None:
+            self._through_best(of_amounts[0], of_gates)
+        return of_gates[..., 0].T
+
+    def _through_best(self, of_first: Tensor, of_gates: Tensor) -> None:
+        """Add to the gradients what goes through the best amount, which those that reach it share."""
+        assert self.best is not None
+        total = of_gates[self.weighing.plain[0]]  # (M, 1) sum of gradient times amount
+        of_gates[self.weighing.best] = total / self.best
+        of_best = -total * self.gates[self.weighing.best] / self.best.square() * (self.best > LEAST_BEST)
+        reaches = (self.amounts[0] == self.best).to(of_first.dtype)
+        of_first.addcmul_(reaches, of_best / reaches.sum(1, keepdim=True).clamp(min=1))
+
+
+def _split(table: Tensor, widths: Sequence[int], dim: int) -> Sequence[Tensor]:
+    """Parts of so many columns each, which share the memory of the table."""
+    parts: Sequence[Tensor] = table.split(list(widths), dim=dim)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def _repeated(widths: Sequence[int], device: torch.device) -> Tensor:
+    """0, 1, ... as often as each width says: (sum of widths,)."""
+    numbers: Tensor = torch.repeat_interleave(torch.tensor(widths, device=device), output_size=sum(widths))
+    return numbers
+
+
+def take(flat: Tensor, first: Tensor, width: int) -> Tensor:
+    """The `width` entries from each place (...) of a flat table on: (..., width).
+
+    Nothing may begin within the last `width` entries of the table, which `_padded` puts there.
+    """
+    windows = flat.as_strided((len(flat) - width + 1, width), (1, 1))
+    return windows.index_select(0, first.flatten()).view(*first.shape, width)
+
+
+def _padded(table: Tensor, n: int, width: int) -> Tensor:
+    """The n entries of a flat table (..., n or more) with `width` zeros behind them; the table itself where it has them."""
+    if table.shape[-1] == n + width:
+        return table.contiguous()
+    return F.pad(table[..., :n], (0, width)).contiguous()
+
+
+def _first_ones(width: int) -> Tensor:
+    """Row r has r ones first: (width + 1, width) bool."""
+    return torch.arange(width) < torch.arange(width + 1)[:, None]
 
 
 def _rows(table: Tensor, numbers: Tensor) -> Tensor:
@@ -467,6 +865,17 @@ def _rows(table: Tensor, numbers: Tensor) -> Tensor:
     return table.index_select(0, numbers.flatten()).view(*numbers.shape, *table.shape[1:])
 
 
-def _beside_best(amounts: Tensor) -> Tensor:
-    """Amounts (M, U) as shares of the largest of their place."""
-    return amounts / amounts.amax(dim=1, keepdim=True).clamp(min=1e-9)
+def _of_edition(table: Tensor, origin: Origin | None, numbers: Tensor) -> Tensor:
+    """Entries (M, ...) of a table (E, rows) in the edition of each place."""
+    if origin is None:
+        return _rows(table[0], numbers)
+    of_place = origin.editions.view(-1, *[1] * (numbers.dim() - 1))
+    return _rows(table.view(-1), numbers + of_place * table.shape[1])
+
+
+def _how_often(song_plays: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct entries of `song_plays` (E, songs), and how often each edition has them, (E, any)."""
+    play_counts, which = song_plays.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    E, n = len(song_plays), len(play_counts)
+    numbers = torch.bincount((which + torch.arange(E, device=which.device)[:, None] * n).flatten(), minlength=E * n)
+    return play_counts, numbers.view(E, n).to(song_plays.dtype)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
 from losses import OUT, Negatives, linear_cross_entropy, sampled_cross_entropy
-from memory import LookedUp, Memory, Origin, added_up, twin
+from memory import LookedUp, Memory, Origin, added_up, distinct, twin
 
 # The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
 EMBEDDING_STD = 0.05
@@ -430,7 +430,8 @@ class BERT4Rec(nn.Module):
         """
         assert self.memory is not None
         editions = torch.zeros_like(targets) if editions is None else editions
-        songs, (bonus,) = added_up(looked_up.songs, looked_up.bonus[None].float(), self.n_songs)  # (M, U)
+        found = distinct(looked_up.songs, self.n_songs)
+        songs, (bonus,) = found.keys, added_up(looked_up.bonus[None].float(), None, found)  # (M, U)
         bonus = bonus.masked_fill(~self.embedding.are_fitted()[songs], 0.0)
         of_prior = self.memory.prior_normaliser()[editions]  # (M,)
         share = (self.memory.prior_at(editions, songs) - of_prior[:, None]).exp()  # (M, U) of the prior's probability

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from config import FIRST_NUMBER, PROJECT_ROOT, MemoryConfig, ModelConfig
+from config import FIRST_NUMBER, PAD, PROJECT_ROOT, MemoryConfig, ModelConfig
 from engine.checkpoint import mark_best, mark_finished, save_catalogue, save_checkpoint, write_json
 from engine.relations import PIECE_SONGS
-from memory import CountedRelation, HeardBefore, ListIndex, Memory, NearestLists, Relation, Source
+from memory import CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
 from model import BERT4Rec, Catalogue
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
 from storage.connections import Connection
@@ -194,15 +194,18 @@ def untrained_model(encoders: Encoders, songs: Songs, rng: np.random.Generator) 
     plays = torch.from_numpy(np.concatenate([np.zeros(FIRST_NUMBER, np.float32), songs.plays]))  # (V,)
     config, memory = ModelConfig(), MemoryConfig()
     K = memory.neighbours
-    relations = [
-        random_relation("after", V, V, K, memory.after_reach, rng),
-        random_relation("before", V, V, K, memory.before_reach, rng),
-        random_relation("next", V, V, K, memory.next_reach, rng),
-        random_relation("same", V, V, 1, memory.same_reach, rng),
-        random_relation("artist", n_artists, V, K, memory.artist_reach, rng, artists),
-        random_relation("album", n_albums, V, K, memory.album_reach, rng, albums),
+    numbers = np.arange(V)
+    numbers[:FIRST_NUMBER] = PAD
+    by_song = [
+        random_relation(name, numbers, V, V, K, reach, rng)
+        for name, reach in (("after", memory.after_reach), ("before", memory.before_reach), ("next", memory.next_reach))
     ]
-    sources: list[Source] = [CountedRelation(relation) for relation in relations]
+    by_group = [
+        random_relation("artist", artists, n_artists, V, K, memory.artist_reach, rng),
+        random_relation("album", albums, n_albums, V, K, memory.album_reach, rng),
+    ]
+    same = [random_relation("same", numbers, V, V, 1, memory.same_reach, rng)]
+    sources: list[Source] = [CountedRelations(Relations.joined(parts)) for parts in (by_song, by_group, same)]
     sources += [NearestLists(random_lists(V, rng), memory.lists, memory.lists_reach), HeardBefore(memory.again_reach)]
     return BERT4Rec(config, catalogue, Memory(config.d_model, sources, plays[None]))
 
@@ -213,27 +216,34 @@ def _with_specials(numbers: np.ndarray) -> np.ndarray:
 
 
 def random_relation(
-    name: str, rows: int, V: int, neighbours: int, reach: int, rng: np.random.Generator, key_of_song: np.ndarray | None = None
-) -> Relation:
-    """A full table (1, rows, neighbours) of random songs, each supported by a few lists."""
-    shape = (1, rows, neighbours)
-    return Relation(
-        name=name,
-        songs=torch.from_numpy(rng.integers(FIRST_NUMBER, V, shape, dtype=np.int32)),
-        counts=torch.from_numpy(rng.integers(1, 9, shape, dtype=np.uint8)).float(),
+    name: str, row_of_song: np.ndarray, rows: int, V: int, neighbours: int, reach: int, rng: np.random.Generator
+) -> Relations:
+    """Full rows, but for the specials', of random songs that are supported by a few lists each."""
+    n = (rows - FIRST_NUMBER) * neighbours
+    return Relations(
+        names=(name,),
+        reaches=(reach,),
+        rows=(rows,),
+        row_of_song=torch.from_numpy(np.where(row_of_song >= FIRST_NUMBER, row_of_song, PAD).astype(np.int32))[None],
+        starts=(torch.arange(rows + 1) - FIRST_NUMBER).clamp(min=0) * neighbours,
+        songs=torch.from_numpy(rng.integers(FIRST_NUMBER, V, n, dtype=np.int32)),
+        counts=torch.from_numpy(rng.integers(1, 9, n, dtype=np.uint8)).float(),
         totals=torch.full((1, rows), MEAN_PLAYS),
-        reach=reach,
-        key_of_song=None if key_of_song is None else torch.from_numpy(key_of_song.astype(np.int64)),
     )
 
 
 def random_lists(V: int, rng: np.random.Generator) -> ListIndex:
     """As many full pieces as put each song into 20 of them, in which each song then stands."""
     Q = 1 + 20 * V // PIECE_SONGS
+    lengths = torch.full((Q,), PIECE_SONGS)
+    lengths[0] = 0
     return ListIndex(
-        pieces=torch.from_numpy(rng.integers(FIRST_NUMBER, V, (Q, PIECE_SONGS), dtype=np.int32)),
+        songs=torch.from_numpy(rng.integers(FIRST_NUMBER, V, (Q - 1) * PIECE_SONGS, dtype=np.int32)),
+        starts=(torch.arange(Q) - 1).clamp(min=0) * PIECE_SONGS,
+        lengths=lengths,
         list_of_piece=torch.arange(-1, Q - 1),
-        pieces_of_song=torch.from_numpy(rng.integers(1, Q, (V, 20), dtype=np.int32)),
+        pieces=torch.from_numpy(rng.integers(1, Q, V * 20, dtype=np.int32)),
+        pieces_of_song=torch.arange(V + 1) * 20,
         rarity=torch.full((V,), float(np.log(Q / 20))),
     )
 

@@ -34,10 +34,10 @@ from safetensors.torch import load_file, save_file
 from config import ModelConfig, as_plain, build_section
 from dataset import file_digest
 from errors import CheckpointError
-from memory import EDITED, CountedRelation, HeardBefore, ListIndex, Memory, NearestLists, Relation, Source
+from memory import EDITED, CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
 from model import BERT4Rec, Catalogue
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FULL_BELOW_MB = 100  # a failed write with less than this free is put down to the disk
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
 DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
@@ -412,24 +412,27 @@ def _empty_memory(d_model: int, described: Sequence[Mapping[str, Any]], buffers:
 
 
 def _empty_source(described: Mapping[str, Any], tables: dict[str, torch.Tensor]) -> Source:
-    if described["name"] == HeardBefore.name:
+    names = tuple(described["names"])
+    if names == HeardBefore.names:
         return HeardBefore(described["reach"])
-    if described["name"] == NearestLists.name:
+    if names == NearestLists.names:
         return NearestLists(ListIndex(**tables), described["neighbours"], described["reach"])
-    return CountedRelation(Relation(name=described["name"], reach=described["reach"], **tables))
+    return CountedRelations(Relations(names=names, reaches=tuple(described["reaches"]), rows=tuple(described["rows"]), **tables))
 
 
 def _describe_memory(memory: Memory | None) -> list[dict[str, Any]]:
     if memory is None:
         return []
-    return [
-        {
-            "name": source.name,
-            "reach": source.reach,
-            **({"neighbours": source.neighbours} if isinstance(source, NearestLists) else {}),
-        }
-        for source in memory.sources
-    ]
+    return [_describe_source(source) for source in memory.sources]
+
+
+def _describe_source(source: torch.nn.Module) -> dict[str, Any]:
+    """What `_empty_source` cannot tell from the tables."""
+    if isinstance(source, CountedRelations):
+        return {"names": source.names, "reaches": source.reaches, "rows": source.rows}
+    if isinstance(source, NearestLists):
+        return {"names": source.names, "reach": source.reach, "neighbours": source.neighbours}
+    return {"names": source.names, "reach": source.reach}
 
 
 def _stored(model: BERT4Rec) -> dict[str, torch.Tensor]:

@@ -2,38 +2,43 @@
 
 Each relation lists, for a song (or an artist, or an album), the songs that stand in it, strongest first, with their support among
 the training lists.  The versions of a list share its vote; within a version, "after" and "before" count every time that two songs
-stand near each other, the others count a list once.  Counts are made fold by fold, so that every edition of a table (see
-`memory`) is the whole minus one fold.
+stand near each other, the others count a list once.  Counts are kept by fold, so that every edition of a table (see `memory`) is
+the whole minus one fold; which neighbours a row lists is decided by the whole.
+
+Pairs of songs are counted for a few source songs at a time, from an index of the places where each song stands, and cut to the
+strongest before the next ones: what is held at once does not grow with the number of pairs.
+
+Shape letters: r songs of the training part, V songs of the catalogue, E editions, n entries of a table, P pairs at a time, g
+distinct ones, Q pieces of lists.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from config import FIRST_NUMBER, PAD, MemoryConfig
 from dataset import TRAIN, Snapshot, fold_of_lists, numbered_lists
-from memory import CountedRelation, HeardBefore, ListIndex, Memory, NearestLists, Relation, Source
+from memory import CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
 
 # Longer lists count as several for "near": a list of 10,000 songs alone would make 10**8 pairs.
 CHUNK_SONGS = 2_000
 PIECE_SONGS = 64  # of a training list that is compared as a whole; longer ones are cut into pieces that overlap by half
 PIECES_OF_SONG = 64  # the newest ones, as in session-based neighbours (Jannach and Ludewig 2017, section 3.2)
-NOTHING = 1e-6  # support below this is what floating point left over
+PAIRS_AT_ONCE = 2**21  # 16 MB of keys and six times as much beside them
+LARGEST_HALF = 60_000.0  # float16 ends at 65,504
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSongs:
-    """The known songs of the training part, r rows in order."""
+    """The known songs of the training part, r in order, and where each stands."""
 
-    songs: np.ndarray  # (r,) int64
-    sequence: np.ndarray  # (r,) in which sequence each stands
-    lists: np.ndarray  # (r,) in which list, 0..G-1
-    fold: np.ndarray  # (r,) 0..folds-1
-    votes: np.ndarray  # (r,) float32: one over the versions of its list
+    songs: np.ndarray  # (r,) int32
+    sequence: np.ndarray  # (r,) int32 in which sequence each stands
+    list_of_sequence: np.ndarray  # (S,) int64 0..G-1
+    fold_of_list: np.ndarray  # (G,) int64 0..folds-1
     n_songs: int  # V
     folds: int
 
@@ -41,87 +46,145 @@ class TrainingSongs:
     def of(cls, snapshot: Snapshot, folds: int) -> "TrainingSongs":
         """The training part of a snapshot."""
         songs, offsets = snapshot.part(TRAIN)
-        sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        list_of_sequence = numbered_lists(np.asarray(snapshot.lists)[snapshot.indices(TRAIN)])
-        fold = fold_of_lists(int(list_of_sequence.max()) + 1, folds)
-        votes = 1 / np.bincount(list_of_sequence)
+        sequence = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
         known = songs >= FIRST_NUMBER
-        lists = list_of_sequence[sequence[known]]
+        list_of_sequence = numbered_lists(np.asarray(snapshot.lists)[snapshot.indices(TRAIN)])
         return cls(
-            songs=songs[known].astype(np.int64),
+            songs=songs[known].astype(np.int32, copy=False),
             sequence=sequence[known],
-            lists=lists,
-            fold=fold[lists],
-            votes=votes[lists].astype(np.float32),
+            list_of_sequence=list_of_sequence,
+            fold_of_list=fold_of_lists(int(list_of_sequence.max()) + 1, folds),
             n_songs=snapshot.n_songs,
             folds=folds,
         )
 
-    def part(self, fold: int) -> "TrainingSongs":
-        """Those of one fold."""
-        chosen = self.fold == fold
-        columns = {name: getattr(self, name)[chosen] for name in ("songs", "sequence", "lists", "fold", "votes")}
-        return TrainingSongs(**columns, n_songs=self.n_songs, folds=self.folds)
+    @cached_property
+    def places(self) -> "Places":
+        """Where each song stands."""
+        return Places.of(self.songs, self.n_songs)
 
-    def editions(self, count: Callable[["TrainingSongs"], Any]) -> list[Any]:
-        """Counts of everything, then of everything but each fold; what is counted must add up over lists."""
-        parts = [count(self.part(fold)) for fold in range(self.folds)]
-        whole = sum(parts[1:], start=parts[0])
-        return [whole, *(whole - part for part in parts)]
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where the known songs of each sequence begin, (S + 1,) int64."""
+        return _starts_of(self.sequence, len(self.list_of_sequence))
+
+    def lists_at(self, places: np.ndarray) -> np.ndarray:
+        """The list that holds each of some places."""
+        return self.list_of_sequence[self.sequence[places]]
+
+    def folds_at(self, places: np.ndarray) -> np.ndarray:
+        """The fold of each of some places."""
+        return self.fold_of_list[self.lists_at(places)]
+
+    def mean_within(self, window: int) -> float:
+        """How many songs follow one within `window` places, on average."""
+        lengths = np.diff(self.starts)
+        longest = np.minimum(lengths, window + 1)
+        pairs = longest * (longest - 1) / 2 + np.maximum(0, lengths - window - 1) * float(window)
+        return float(pairs.sum() / max(1, len(self.songs)))
+
+    def lists_with(self, keys: np.ndarray, n_keys: int) -> np.ndarray:
+        """How many lists of each fold hold a song with each key (r,): (folds, n_keys)."""
+        G = len(self.fold_of_list)
+        pairs = keys * np.int64(G)
+        pairs += self.list_of_sequence[self.sequence]
+        pairs = _distinct(pairs)
+        return np.bincount(self.fold_of_list[pairs % G] * n_keys + pairs // G, minlength=self.folds * n_keys).reshape(
+            self.folds, n_keys
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where each song stands among the songs of a training part."""
+
+    order: np.ndarray  # (r,) int32 places, song after song, rising within each
+    starts: np.ndarray  # (V + 1,) int64 where those of each song begin
+
+    @classmethod
+    def of(cls, songs: np.ndarray, n_songs: int) -> "Places":
+        """The index of songs (r,)."""
+        pairs = songs.astype(np.int64) << 32
+        pairs |= np.arange(len(songs))
+        pairs.sort()  # twice as fast as a stable argsort
+        return cls(order=(pairs & 0xFFFFFFFF).astype(np.int32), starts=_starts_of(songs, n_songs))
+
+    def blocks(self, most_places: int, most_songs: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """The places of some songs at a time, and the first of the songs; one with more than `most_places` comes alone."""
+        song, V = 0, len(self.starts) - 1
+        while song < V:
+            after = int(np.searchsorted(self.starts, self.starts[song] + most_places, side="right")) - 1
+            after = min(max(song + 1, after), V if most_songs is None else song + most_songs)
+            yield song, self.order[self.starts[song] : self.starts[after]]
+            song = after
 
 
 def build_memory(snapshot: Snapshot, config: MemoryConfig, d_model: int) -> Memory | None:
     """The memory that the settings ask for, counted over the training part; None when they ask for no source."""
     training = TrainingSongs.of(snapshot, config.folds)
-    plays = np.stack(training.editions(lambda part: _lists_with(part.songs, part.lists, part.n_songs)))  # (E, V)
-    sources: list[Source] = [CountedRelation(relation) for relation in build_relations(snapshot, config, training, plays)]
+    plays = _editions(training.lists_with(training.songs, training.n_songs))  # (E, V)
+    sources: list[Source] = [CountedRelations(relations) for relations in build_relations(snapshot, config, training, plays)]
     if config.lists:
         sources.append(NearestLists(index_lists(snapshot), config.lists, config.lists_reach))
     if config.again_reach:
         sources.append(HeardBefore(config.again_reach))
-    return Memory(d_model, sources, torch.from_numpy(plays.astype(np.float32))) if sources else None
+    return Memory(d_model, sources, torch.from_numpy(plays)) if sources else None
 
 
-def build_relations(snapshot: Snapshot, config: MemoryConfig, training: TrainingSongs, plays: np.ndarray) -> list[Relation]:
-    """The counted relations that the settings ask for; `plays` (E, V) lists that hold each song."""
-    counts: tuple[tuple[str, int, Callable[[TrainingSongs], Any]], ...] = (
-        ("after", config.after_reach, lambda part: _within(part, config.window)),
-        ("before", config.before_reach, lambda part: _within(part, config.window).T.tocsr()),
-        ("next", config.next_reach, _successions),
-        ("near", config.near_reach, _together),
+def build_relations(snapshot: Snapshot, config: MemoryConfig, training: TrainingSongs, plays: np.ndarray) -> Iterator[Relations]:
+    """The counted relations that the settings ask for: of songs, of artists and albums, and those that rest on no count.
+
+    `plays` (E, V) are the lists that hold each song.
+    """
+    wanted: tuple[tuple[str, int, Callable[[], Pairs]], ...] = (
+        ("after", config.after_reach, lambda: _in_order(training, config.window, 1)),
+        ("before", config.before_reach, lambda: _in_order(training, config.window, -1)),
+        ("next", config.next_reach, lambda: _next(training)),
+        ("near", config.near_reach, lambda: _together(training)),
     )
-    relations = [
-        _song_relation(name, training.editions(count), plays, reach, config.neighbours) for name, reach, count in counts if reach
+    by_song = [_song_relation(name, pairs(), training, plays, reach, config.neighbours) for name, reach, pairs in wanted if reach]
+    if by_song:
+        yield Relations.joined(by_song)
+    by_group = [
+        _group_relation(name, np.asarray(key), training, plays, reach, config.neighbours)
+        for name, reach, key in (
+            ("artist", config.artist_reach, snapshot.song_artist),
+            ("album", config.album_reach, snapshot.song_album),
+        )
+        if reach
     ]
-    for name, reach, key in (
-        ("artist", config.artist_reach, snapshot.song_artist),
-        ("album", config.album_reach, snapshot.song_album),
-    ):
-        if reach:
-            relations.append(_group_relation(name, np.asarray(key), training, plays, reach, config.neighbours))
-    if config.same_reach:
-        relations.append(_certain("same", _itself(snapshot.n_songs), config.same_reach))
+    if by_group:
+        yield Relations.joined(by_group)
     following = next_on_album(snapshot) if config.track_reach else None
-    if following is not None:
-        relations.append(_certain("track", following, config.track_reach))
-    return relations
+    certain = [
+        _certain(name, target, reach)
+        for name, reach, target in (
+            ("same", config.same_reach, _itself(snapshot.n_songs)),
+            ("track", config.track_reach, following),
+        )
+        if reach and target is not None
+    ]
+    if certain:
+        yield Relations.joined(certain)
 
 
 def index_lists(snapshot: Snapshot) -> ListIndex:
     """Cut the training sequences into pieces and note, for each song, the newest pieces that hold it."""
     songs, offsets = snapshot.part(TRAIN)
     lists = numbered_lists(np.asarray(snapshot.lists)[snapshot.indices(TRAIN)])
+    songs = np.where(songs >= FIRST_NUMBER, songs, PAD).astype(np.int32, copy=False)
     starts, of_sequence = _piece_starts(offsets)
-    place = starts[:, None] + np.arange(PIECE_SONGS)
-    inside = place < offsets[of_sequence + 1][:, None]
-    pieces = np.where(inside, songs[np.minimum(place, max(0, len(songs) - 1))], PAD)
-    pieces = np.concatenate([np.zeros((1, PIECE_SONGS)), np.where(pieces >= FIRST_NUMBER, pieces, PAD)]).astype(np.int32)
-    pieces_of_song, held = _newest_pieces(pieces, snapshot.n_songs)
-    rarity = np.where(held > 0, np.log(len(pieces) / np.maximum(held, 1)), 0)
+    lengths = np.minimum(offsets[of_sequence + 1] - starts, PIECE_SONGS)
+    pieces, held = _newest_pieces(songs, offsets, of_sequence, snapshot.n_songs)
+    Q = len(starts) + 1  # with piece 0
+    rarity = np.where(held > 0, np.log(Q / np.maximum(held, 1)), 0)
     return ListIndex(
-        pieces=torch.from_numpy(pieces),
+        songs=torch.from_numpy(songs),
+        starts=torch.from_numpy(np.concatenate([[0], starts])),
+        lengths=torch.from_numpy(np.concatenate([[0], lengths])),
         list_of_piece=torch.from_numpy(np.concatenate([[-1], lists[of_sequence]])),
-        pieces_of_song=torch.from_numpy(pieces_of_song),
+        pieces=torch.from_numpy(pieces),
+        pieces_of_song=torch.from_numpy(np.concatenate([[0], np.cumsum(np.minimum(held, PIECES_OF_SONG))])),
         rarity=torch.from_numpy(rarity.astype(np.float32)),
     )
 
@@ -159,92 +222,253 @@ def _piece_starts(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return offsets[of_sequence] + nth * step, of_sequence
 
 
-def _newest_pieces(pieces: np.ndarray, n_songs: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last PIECES_OF_SONG pieces that hold each song, (V, any) int32, and how many hold it, (V,)."""
-    piece, place = np.nonzero(pieces)
-    Q = len(pieces)
-    pairs = np.unique(pieces[piece, place].astype(np.int64) * Q + (Q - 1 - piece))
-    song, newest = pairs // Q, Q - 1 - pairs % Q
-    rank = np.arange(len(pairs)) - np.searchsorted(song, song)
-    kept = rank < PIECES_OF_SONG
-    table = np.zeros((n_songs, min(PIECES_OF_SONG, int(rank.max(initial=0)) + 1)), np.int32)
-    table[song[kept], rank[kept]] = newest[kept]
-    return table, np.bincount(song, minlength=n_songs)
+def _newest_pieces(
+    songs: np.ndarray, offsets: np.ndarray, of_sequence: np.ndarray, n_songs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The last PIECES_OF_SONG pieces that hold each song, (n,) int32 song after song, and how many hold it, (V,).
+
+    Pieces are numbered from 1, in the order of the sequences (Q,) that they are cut from.
+    """
+    Q = len(of_sequence) + 1
+    first_piece = 1 + _starts_of(of_sequence, len(offsets) - 1)
+    places = Places.of(songs, n_songs)
+    held, newest = np.zeros(n_songs, np.int64), [np.zeros(0, np.int32)]
+    for _, place in places.blocks(PAIRS_AT_ONCE // 2):
+        place = place[songs[place] != PAD]
+        sequence = np.searchsorted(offsets, place, side="right") - 1
+        nth, end = (place - offsets[sequence]) // (PIECE_SONGS // 2), first_piece[sequence + 1]
+        piece = np.concatenate([first_piece[sequence] + nth, first_piece[sequence] + nth - 1])
+        inside = (piece < np.tile(end, 2)) & (piece >= np.tile(first_piece[sequence], 2))
+        pairs = _distinct(np.tile(songs[place].astype(np.int64) * Q, 2)[inside] + (Q - 1 - piece[inside]))
+        song = pairs // Q
+        held += np.bincount(song, minlength=n_songs)
+        kept = np.arange(len(song)) - np.searchsorted(song, song) < PIECES_OF_SONG
+        newest.append((Q - 1 - pairs[kept] % Q).astype(np.int32))
+    return np.concatenate(newest), held
 
 
-def _incidence(songs: np.ndarray, rows: np.ndarray, n_songs: int) -> Any:
-    """1 where a row (a list, or a part of one) holds a song, (rows, V) CSR."""
-    shape = (int(rows.max(initial=-1)) + 1, n_songs)
-    matrix = sparse.csr_matrix((np.ones(len(songs), np.float32), (rows, songs)), shape)
-    matrix.data[:] = 1
-    return matrix
+# --- pairs of songs ----------------------------------------------------------------------------------------------------------
 
 
-def _lists_with(songs: np.ndarray, lists: np.ndarray, n_songs: int) -> np.ndarray:
-    """How many lists hold each song (artist, album), (V,)."""
-    return np.asarray(_incidence(songs, lists, n_songs).sum(axis=0)).ravel()
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Which other songs stand in a relation to the one at each place, and what a pair adds to their support.
+
+    Those of a place begin at `ranges(places)[0]`, there are `ranges(places)[1]` of them, and they go on in `direction`.
+    """
+
+    songs: np.ndarray  # (r,) int32
+    places: Places
+    ranges: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    direction: int  # 1 or -1
+    mean_many: float  # how many a place has on average
+    folds: Callable[[np.ndarray], np.ndarray]  # of places
+    kinds: Callable[[np.ndarray], np.ndarray]  # of places, from 0: pairs of one kind add the same, or only once
+    n_kinds: int
+    weights: np.ndarray | None  # (n_kinds,) what each pair adds; None: all pairs of one kind add 1
+    is_by_distance: bool = False  # then the kind rises by one with each place between the two
+    may_repeat: bool = False  # whether a song may stand in the relation to itself
 
 
-def _within(training: TrainingSongs, window: int) -> Any:
-    """The support for b standing up to `window` places after a, one over the root of the places each time: (V, V) CSR."""
-    counts = sparse.csr_matrix((training.n_songs, training.n_songs), dtype=np.float32)
-    for places in range(1, window + 1):
-        follows = training.sequence[places:] == training.sequence[:-places]
-        if not follows.any():
-            break
-        first, second = training.songs[:-places][follows], training.songs[places:][follows]
-        support = training.votes[:-places][follows] / np.sqrt(places, dtype=np.float32)
-        counts += sparse.csr_matrix((support, (first, second)), counts.shape)
-    counts.setdiag(0)
-    return counts
+def _in_order(training: TrainingSongs, window: int, direction: int) -> Pairs:
+    """Songs up to `window` places after (1) or before (-1), one over the root of the places each time.
+
+    The versions of a list, of which there are so many, share its vote.
+    """
+    versions, which = np.unique(np.bincount(training.list_of_sequence)[training.list_of_sequence], return_inverse=True)
+    root = np.sqrt(np.arange(1, window + 1, dtype=np.float32))
+
+    def ranges(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sequence = training.sequence[places]
+        end = training.starts[sequence + 1] - places - 1 if direction > 0 else places - training.starts[sequence]
+        return places + direction, np.minimum(end, window)
+
+    return Pairs(
+        songs=training.songs,
+        places=training.places,
+        ranges=ranges,
+        direction=direction,
+        mean_many=training.mean_within(window),
+        folds=training.folds_at,
+        kinds=lambda places: which[training.sequence[places]] * window,
+        n_kinds=len(versions) * window,
+        weights=((1 / versions.astype(np.float32))[:, None] / root).ravel(),
+        is_by_distance=True,
+    )
 
 
-def _together(training: TrainingSongs) -> Any:
-    """In how many lists two different songs stand, (V, V) CSR."""
-    order = np.argsort(training.lists, kind="stable")
-    lists = training.lists[order]
+def _next(training: TrainingSongs) -> Pairs:
+    """The song at the next place; a list counts once."""
+    return replace(
+        _in_order(training, 1, 1),
+        kinds=training.lists_at,
+        n_kinds=len(training.fold_of_list),
+        weights=None,
+        is_by_distance=False,
+        may_repeat=True,
+    )
+
+
+def _together(training: TrainingSongs) -> Pairs:
+    """The songs of the same list, or part of a very long one, which counts once."""
+    order = np.argsort(training.lists_at(np.arange(len(training.songs))), kind="stable")
+    lists, songs = training.lists_at(order), training.songs[order]
     place = np.arange(len(lists)) - np.searchsorted(lists, lists)
-    starts_chunk = (place % CHUNK_SONGS == 0) | (np.diff(lists, prepend=-1) != 0)
-    incidence = _incidence(training.songs[order], np.cumsum(starts_chunk) - 1, training.n_songs)
-    together = (incidence.T @ incidence).tocsr()
-    together.setdiag(0)
-    return together
+    chunk = np.cumsum((place % CHUNK_SONGS == 0) | (np.diff(lists, prepend=-1) != 0)) - 1
+    starts = _starts_of(chunk, int(chunk.max(initial=-1)) + 1)
+    sizes = np.diff(starts)
+    return Pairs(
+        songs=songs,
+        places=Places.of(songs, training.n_songs),
+        ranges=lambda places: (starts[chunk[places]], sizes[chunk[places]]),
+        direction=1,
+        mean_many=float((sizes.astype(np.float64) ** 2).sum() / max(1, len(songs))),
+        folds=lambda places: training.fold_of_list[lists[places]],
+        kinds=lambda places: chunk[places],
+        n_kinds=len(sizes),
+        weights=None,
+    )
 
 
-def _successions(training: TrainingSongs) -> Any:
-    """In how many lists b directly follows a, (V, V) CSR."""
-    V, songs = training.n_songs, training.songs
-    follows = training.sequence[1:] == training.sequence[:-1]
-    pair, where = songs[:-1][follows] * V + songs[1:][follows], training.lists[1:][follows]
-    order = np.lexsort((where, pair))
-    is_new = (np.diff(pair[order], prepend=-1) != 0) | (np.diff(where[order], prepend=-1) != 0)
-    distinct = pair[order][is_new]
-    return sparse.csr_matrix((np.ones(len(distinct), np.float32), (distinct // V, distinct % V)), (V, V))
+def _supports(pairs: Pairs, V: int, folds: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Distinct pairs of songs, some source songs at a time: both songs (g,) in rising order and support (g, folds)."""
+    kind_bits, fold_bits = _bits(pairs.n_kinds), _bits(folds)
+    most_songs = 2 ** max(0, 62 - kind_bits - fold_bits) // V
+    for first_song, places in pairs.places.blocks(int(PAIRS_AT_ONCE / max(1, pairs.mean_many)) + 1, max(1, most_songs)):
+        keys = _pair_keys(pairs, places, first_song, V, kind_bits, fold_bits)
+        if not len(keys):
+            continue
+        keys.sort()
+        if pairs.weights is None:
+            keys = keys[_begins(keys)]
+        of_fold = keys >> kind_bits
+        begins = np.flatnonzero(_begins(of_fold))
+        if pairs.weights is None:
+            support = np.diff(begins, append=len(keys)).astype(np.float32)
+        else:
+            support = np.add.reduceat(pairs.weights[keys & (2**kind_bits - 1)], begins)
+        of_fold = of_fold[begins]
+        both = of_fold >> fold_bits
+        begins_pair = _begins(both)
+        by_fold = np.zeros((int(begins_pair.sum()), folds), np.float32)
+        by_fold[np.cumsum(begins_pair) - 1, of_fold & (2**fold_bits - 1)] = support
+        source, other = np.divmod(both[begins_pair], V)
+        source += first_song
+        kept = slice(None) if pairs.may_repeat else source != other
+        yield source[kept], other[kept], by_fold[kept]
 
 
-def _song_relation(name: str, editions: list[Any], plays: np.ndarray, reach: int, neighbours: int) -> Relation:
+def _pair_keys(pairs: Pairs, places: np.ndarray, first_song: int, V: int, kind_bits: int, fold_bits: int) -> np.ndarray:
+    """Numbers (P,) that tell, from the highest bits down, the source song, the other song, the fold and the kind of each pair."""
+    places = places.astype(np.int64)
+    first, many = pairs.ranges(places)
+    of_place = (pairs.songs[places] - np.int64(first_song)) * V << fold_bits
+    of_place = ((of_place | pairs.folds(places)) << kind_bits) + pairs.kinds(places)
+    before = np.cumsum(many) - many
+    within = np.arange(int(many.sum())) - np.repeat(before, many)
+    other = pairs.songs[np.repeat(first, many) + pairs.direction * within]
+    keys = np.repeat(of_place, many)
+    keys += other.astype(np.int64) << (fold_bits + kind_bits)
+    if pairs.is_by_distance:
+        keys += within
+    return keys
+
+
+# --- tables ------------------------------------------------------------------------------------------------------------------
+
+
+def _song_relation(name: str, pairs: Pairs, training: TrainingSongs, plays: np.ndarray, reach: int, neighbours: int) -> Relations:
     """Keep the strongest neighbours of each song by support over the square root of the neighbour's lists (cosine)."""
-    tables = []
-    for counts, of_song in zip(editions, plays, strict=True):
-        entries = counts.tocoo()
-        real = entries.data > NOTHING
-        row, song, support = entries.row[real], entries.col[real], entries.data[real]
-        order = np.lexsort((song, -support / np.sqrt(np.maximum(of_song[song], 1)), row))
-        tables.append(_table(row[order], song[order], support[order], len(of_song), neighbours))
-    return _stacked(name, tables, plays, reach)
+    V, root = training.n_songs, np.sqrt(np.maximum(plays[0], 1))
+    parts = [_Entries.nothing(training.folds)]
+    for source, other, by_fold in _supports(pairs, V, training.folds):
+        entries = _Entries.of(source, other, by_fold)
+        parts.append(entries.strongest(by_fold.sum(axis=1) / root[other], neighbours))
+    entries = _Entries.joined(parts)
+    known = np.arange(V, dtype=np.int32)
+    known[:FIRST_NUMBER] = PAD
+    return entries.relation(name, reach, known, plays)
 
 
 def _group_relation(
     name: str, key: np.ndarray, training: TrainingSongs, plays: np.ndarray, reach: int, neighbours: int
-) -> Relation:
+) -> Relations:
     """The songs of each artist (or album), most played first; each counts one list more, so that new songs count at all."""
     members, n_keys = np.flatnonzero(key >= FIRST_NUMBER), int(key.max()) + 1
-    tables = []
-    for of_song in plays:
-        order = members[np.lexsort((-of_song[members], key[members]))]
-        tables.append(_table(key[order], order, of_song[order] + 1, n_keys, neighbours))
-    totals = np.stack(training.editions(lambda part: _lists_with(key[part.songs], part.lists, n_keys))) + 1
-    return _stacked(name, tables, totals, reach, torch.from_numpy(key.astype(np.int64)))
+    members = members[np.argsort(key[members], kind="stable")]
+    entries = _Entries.of(key[members].astype(np.int64), members, (plays[0] - plays[1:])[:, members].T, more=1.0)
+    totals = _editions(training.lists_with(key[training.songs], n_keys)) + 1
+    known = np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)
+    return entries.strongest(entries.counts, neighbours).relation(name, reach, known, totals)
+
+
+def _certain(name: str, target: np.ndarray, reach: int) -> Relations:
+    """A relation with one neighbour at most, which rests on no count."""
+    return Relations(
+        names=(name,),
+        reaches=(reach,),
+        rows=(len(target),),
+        row_of_song=torch.arange(len(target), dtype=torch.int32)[None],
+        starts=torch.from_numpy(np.concatenate([[0], np.cumsum(target != PAD)])),
+        songs=torch.from_numpy(target[target != PAD].astype(np.int32)),
+        counts=torch.ones(int((target != PAD).sum())),
+        totals=torch.ones(1, len(target)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entries:
+    """Entries of a table, row after row."""
+
+    rows: np.ndarray  # (n,) int32
+    songs: np.ndarray  # (n,) int32
+    counts: np.ndarray  # (n,) float32
+    fold_counts: np.ndarray  # (n, folds) float16, or float32 where one is too large
+
+    @classmethod
+    def of(cls, rows: np.ndarray, songs: np.ndarray, by_fold: np.ndarray, more: float = 0.0) -> "_Entries":
+        """From the support by each fold (n, folds), and so much `more` by none.
+
+        The whole is the sum of the rounded parts: without the only fold that supports a pair exactly `more` is left.
+        """
+        half = by_fold.astype(np.float16 if by_fold.max(initial=0) < LARGEST_HALF else np.float32)
+        counts = half.sum(axis=1, dtype=np.float32) + np.float32(more)
+        return cls(rows=rows.astype(np.int32), songs=songs.astype(np.int32), counts=counts, fold_counts=half)
+
+    @classmethod
+    def nothing(cls, folds: int) -> "_Entries":
+        """No entry."""
+        return cls.of(np.zeros(0), np.zeros(0), np.zeros((0, folds), np.float16))
+
+    @classmethod
+    def joined(cls, parts: list["_Entries"]) -> "_Entries":
+        """Entries of rising rows; the parts are used up, so that each column is held twice only one at a time."""
+        columns: dict[str, np.ndarray] = {}
+        for name in ("rows", "songs", "counts", "fold_counts"):
+            columns[name] = np.concatenate([part.__dict__.pop(name) for part in parts])
+        return cls(**columns)
+
+    def strongest(self, strength: np.ndarray, most: int) -> "_Entries":
+        """At most so many entries of each row, in the order of their strength (n,); equal ones stay in theirs."""
+        falling = np.int64(0x7FFFFFFF) - strength.astype(np.float32).view(np.int32)  # the bits of a float rise with it
+        order = np.argsort(self.rows.astype(np.int64) << 32 | falling, kind="stable")
+        order = order[np.arange(len(order)) - np.searchsorted(self.rows, self.rows) < most]
+        return _Entries(**{name: column[order] for name, column in vars(self).items()})
+
+    def relation(self, name: str, reach: int, row_of_song: np.ndarray, totals: np.ndarray) -> Relations:
+        """The table with these entries, with a row for each of `totals` (E, rows)."""
+        n_rows = totals.shape[1]
+        return Relations(
+            names=(name,),
+            reaches=(reach,),
+            rows=(n_rows,),
+            row_of_song=torch.from_numpy(row_of_song)[None],
+            starts=torch.from_numpy(_starts_of(self.rows, n_rows)),
+            songs=torch.from_numpy(self.songs),
+            counts=torch.from_numpy(self.counts),
+            totals=torch.from_numpy(totals),
+            fold_counts=torch.from_numpy(np.ascontiguousarray(self.fold_counts.T)),
+        )
 
 
 def _itself(n_songs: int) -> np.ndarray:
@@ -253,39 +477,28 @@ def _itself(n_songs: int) -> np.ndarray:
     return itself
 
 
-def _certain(name: str, target: np.ndarray, reach: int) -> Relation:
-    """A relation with one neighbour at most, which rests on no count: one edition."""
-    songs = torch.from_numpy(target.astype(np.int32))[None, :, None]
-    return Relation(name=name, songs=songs, counts=(songs > 0).float(), totals=torch.ones(1, len(target)), reach=reach)
+def _editions(by_fold: np.ndarray) -> np.ndarray:
+    """The whole, then the whole without each fold: (folds, n) to (E, n) float32."""
+    whole = by_fold.sum(axis=0)
+    return np.concatenate([whole[None], whole - by_fold]).astype(np.float32)
 
 
-def _table(row: np.ndarray, song: np.ndarray, support: np.ndarray, n_rows: int, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lay sorted (row, song, support) triples out as two (rows, K) tables, cutting each row at K."""
-    first = np.searchsorted(row, np.arange(n_rows))
-    place = np.arange(len(row)) - first[row]
-    kept = place < neighbours
-    K = max(1, int(place[kept].max(initial=0)) + 1)
-    songs, counts = np.zeros((n_rows, K), np.int32), np.zeros((n_rows, K), np.float32)
-    songs[row[kept], place[kept]] = song[kept]
-    counts[row[kept], place[kept]] = support[kept]
-    return songs, counts
+def _starts_of(rising: np.ndarray, n: int) -> np.ndarray:
+    """Where each of the numbers 0..n-1 begins in an array of rising ones, or would: (n + 1,) int64."""
+    return np.concatenate([[0], np.cumsum(np.bincount(rising, minlength=n))])
 
 
-def _stacked(
-    name: str,
-    tables: list[tuple[np.ndarray, np.ndarray]],
-    totals: np.ndarray,
-    reach: int,
-    key_of_song: torch.Tensor | None = None,
-) -> Relation:
-    """The editions of a table side by side, as wide as the widest."""
-    K = max(songs.shape[1] for songs, _ in tables)
-    songs, counts = (np.stack([np.pad(pair[part], ((0, 0), (0, K - pair[part].shape[1]))) for pair in tables]) for part in (0, 1))
-    return Relation(
-        name=name,
-        songs=torch.from_numpy(songs),
-        counts=torch.from_numpy(counts),
-        totals=torch.from_numpy(totals.astype(np.float32)),
-        reach=reach,
-        key_of_song=key_of_song,
-    )
+def _begins(sorted_keys: np.ndarray) -> np.ndarray:
+    """True where a key differs from the one before it."""
+    return np.concatenate([[True], sorted_keys[1:] != sorted_keys[:-1]]) if len(sorted_keys) else np.zeros(0, bool)
+
+
+def _distinct(keys: np.ndarray) -> np.ndarray:
+    """The distinct keys in rising order; sorts `keys` in place."""
+    keys.sort()
+    return keys[_begins(keys)]
+
+
+def _bits(n: int) -> int:
+    """Bits that hold the numbers 0..n-1."""
+    return max(1, n - 1).bit_length()

@@ -7,7 +7,7 @@ import torch
 from config import FIRST_NUMBER, MASK, UNKNOWN, MemoryConfig, ModelConfig
 from dataset import split_by_sequence, write_snapshot
 from engine.relations import build_memory
-from memory import ROOM_FOR_NEW, CountedRelation, Memory, Relation
+from memory import ROOM_FOR_NEW, CountedRelations, Memory, Relations
 from model import BERT4Rec, Catalogue
 from tests.engine.small import N_SONGS, circle_lists
 
@@ -127,11 +127,11 @@ def test_parameters_and_tables_by_song_are_shared_not_copied(model, grown):
     mine, theirs = dict(model.named_parameters()), dict(grown.named_parameters())
     assert {parameter.data_ptr() for parameter in mine.values()} == {parameter.data_ptr() for parameter in theirs.values()}
     tables = {buffer.data_ptr() for buffer in grown.buffers()}
-    names = [source.name for source in model.memory.sources]
-    assert names == ["after", "before", "next", "near", "artist", "album", "same", "lists", "again"]
-    for name, source in zip(names, model.memory.sources, strict=True):
-        shared = [buffer.data_ptr() in tables for buffer in source.buffers() if buffer.numel() > V]
-        assert all(shared) if name in ("after", "before", "next", "near", "lists") else not any(shared)
+    names = [source.names for source in model.memory.sources]
+    assert names == [("after", "before", "next", "near"), ("artist", "album"), ("same",), ("lists",), ("again",)]
+    for of_source, source in zip(names, model.memory.sources, strict=True):
+        shared = [source.songs.data_ptr() in tables, source.starts.data_ptr() in tables] if of_source != ("again",) else []
+        assert all(shared) if of_source[0] in ("after", "lists") else not any(shared)
 
 
 def test_a_grown_model_can_grow_again(model, grown):
@@ -147,26 +147,37 @@ def test_a_model_without_a_memory_grows_too(model):
     assert scores_of(longer, [[3, V, MASK]]).shape == (1, V + 1)
 
 
-def group_of(songs, key_of_song):
-    """A relation by artist of one row, number 3, with these songs in it."""
-    table = torch.zeros(1, 4, len(songs), dtype=torch.int32)
-    table[0, 3] = torch.tensor(songs)
-    counts, totals = (table > 0) * 5.0, torch.full((1, 4), 9.0)
-    relation = Relation(name="artist", songs=table, counts=counts, totals=totals, reach=2, key_of_song=torch.tensor(key_of_song))
-    return CountedRelation(relation)
+def group_of(songs, row_of_song):
+    """A relation by artist with row 3 of these songs, played in five lists each."""
+    relations = Relations(
+        names=("artist",),
+        reaches=(2,),
+        rows=(4,),
+        row_of_song=torch.tensor([row_of_song], dtype=torch.int32),
+        starts=torch.tensor([0, 0, 0, 0, len(songs)]),
+        songs=torch.tensor(songs, dtype=torch.int32),
+        counts=torch.full((len(songs),), 5.0),
+        totals=torch.full((1, 4), 9.0),
+    )
+    return CountedRelations(relations)
 
 
-def test_new_songs_fill_the_gaps_of_their_row_and_a_full_row_becomes_longer():
-    memory = Memory(2, [group_of([3, 4, 0], [0, 1, 2, 3, 3])], torch.zeros(1, 5))
+def rows_of(relation):
+    tables = relation.tables()
+    bounds = tables.starts[1:-1]
+    return [[part.tolist() for part in column.tensor_split(bounds)] for column in (tables.songs, tables.counts)]
+
+
+def test_new_songs_stand_behind_the_others_of_their_artist_and_new_artists_get_rows():
+    memory = Memory(2, [group_of([3, 4], [0, 0, 0, 3, 3])], torch.zeros(1, 5))
     none = torch.full((4,), UNKNOWN)
     (relation,) = memory.grown(torch.tensor([3, UNKNOWN, 4, 3]), none).sources
-    assert relation.songs[0].tolist() == [[0, 0, 0, 0]] * 3 + [[3, 4, 5, 8], [7, 0, 0, 0]]
-    assert relation.counts[0].tolist() == [[0, 0, 0, 0]] * 3 + [[5, 5, 1, 1], [1, 0, 0, 0]]
+    assert rows_of(relation) == [[[], [], [], [3, 4, 5, 8], [7]], [[], [], [], [5, 5, 1, 1], [1]]]
     assert relation.totals[0].tolist() == [9, 9, 9, 9, 1]
-    assert relation.key_of_song.tolist() == [0, 1, 2, 3, 3, 3, UNKNOWN, 4, 3]
+    assert relation.row_of_song.tolist() == [[0, 0, 0, 3, 3, 3, 0, 4, 3]]
 
 
-def test_of_many_new_songs_of_one_artist_only_some_make_the_table_wider():
-    memory = Memory(2, [group_of([3, 4], [0, 1, 2, 3, 3])], torch.zeros(1, 5))
+def test_of_many_new_songs_of_one_artist_only_some_are_taken():
+    memory = Memory(2, [group_of([3, 4], [0, 0, 0, 3, 3])], torch.zeros(1, 5))
     (relation,) = memory.grown(torch.full((100,), 3), torch.full((100,), UNKNOWN)).sources
-    assert relation.songs[0, 3].tolist() == [3, 4, *range(5, 5 + ROOM_FOR_NEW)]
+    assert rows_of(relation)[0][3] == [3, 4, *range(5, 5 + ROOM_FOR_NEW)]

@@ -1,13 +1,14 @@
 import math
+from itertools import accumulate
 
 import pytest
 import torch
 
 import memory
-from config import MASK, PAD, UNKNOWN
+from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
 from memory import (
     SHARPNESS_OF_LOG,
-    CountedRelation,
+    CountedRelations,
     Evidence,
     HeardBefore,
     ListIndex,
@@ -15,9 +16,11 @@ from memory import (
     NearestLists,
     Origin,
     Place,
-    Relation,
+    Relations,
     Source,
     added_up,
+    distinct,
+    take,
 )
 
 V = 12
@@ -36,19 +39,38 @@ def plays_of(*editions):
     return torch.stack([table({song: [plays] for song, plays in edition.items()}, width=1)[:, 0] for edition in editions])
 
 
-def relation_of(*editions, reach=2, key_of_song=None):
-    """A counted relation from an edition each: (songs by row, counts by row, totals by row)."""
-    songs, counts, totals = zip(*editions, strict=True)
-    return CountedRelation(
-        Relation(
-            name="next",
-            songs=torch.stack([table(of_edition, dtype=torch.int32) for of_edition in songs]),
-            counts=torch.stack([table(of_edition) for of_edition in counts]),
-            totals=plays_of(*totals),
-            reach=reach,
-            key_of_song=key_of_song,
+def relation_of(full, *without_fold, reach=2, key_of_song=None):
+    """A counted relation from the full edition and those without each fold: (songs by row, counts by row, totals by row)."""
+    songs, counts, _ = full
+    entries = [(row, song, count) for row in sorted(songs) for song, count in zip(songs[row], counts[row], strict=True)]
+    rows, listed, support = zip(*entries, strict=True)
+    left = [
+        [dict(zip(songs.get(row, ()), counts.get(row, ()), strict=True)).get(song, 0) for row, song, _ in entries]
+        for songs, counts, _ in without_fold
+    ]
+    row_of_song = torch.arange(V) if key_of_song is None else key_of_song
+    return CountedRelations(
+        Relations(
+            names=("next",),
+            reaches=(reach,),
+            rows=(V,),
+            row_of_song=torch.where((torch.arange(V) >= FIRST_NUMBER) & (row_of_song >= FIRST_NUMBER), row_of_song, PAD)[
+                None
+            ].int(),
+            starts=torch.searchsorted(torch.tensor(rows), torch.arange(V + 1)),
+            songs=torch.tensor(listed, dtype=torch.int32),
+            counts=torch.tensor(support, dtype=torch.float32),
+            totals=plays_of(*(totals for _, _, totals in (full, *without_fold))),
+            fold_counts=(torch.tensor(support) - torch.tensor(left)).half() if left else None,
         )
     )
+
+
+def signals_of(evidence):
+    """(S, M, U) of one relation: what is left when all gates but one are 0."""
+    S = evidence.weighing.n_signals if evidence.weighing else len(evidence.amounts)
+    M = len(evidence.songs)
+    return torch.stack([evidence.weighed(torch.eye(S)[signal].expand(M, S)) for signal in range(S)])
 
 
 def found_by(source, *rows, origin=None, song_plays=NO_PLAYS):
@@ -58,10 +80,11 @@ def found_by(source, *rows, origin=None, song_plays=NO_PLAYS):
     place = Place(songs, torch.arange(B), torch.full((B,), L - 1))
     with torch.no_grad():
         evidence = source(place, origin, song_plays)
-    assert evidence.signals.shape == (len(source.initial_weights), *evidence.songs.shape)
-    assert evidence.signals.isfinite().all()
+        all_signals = signals_of(evidence)
+    assert all_signals.shape == (len(source.initial_weights), *evidence.songs.shape)
+    assert all_signals.isfinite().all()
     found = []
-    for listed, signals in zip(evidence.songs.tolist(), evidence.signals.permute(1, 2, 0).tolist(), strict=True):
+    for listed, signals in zip(evidence.songs.tolist(), all_signals.permute(1, 2, 0).tolist(), strict=True):
         assert len(set(listed) - {PAD}) == len([song for song in listed if song != PAD])
         found.append({song: signal for song, signal in zip(listed, signals, strict=True) if any(signal)})
     return found
@@ -80,24 +103,61 @@ def approximately(signals):
 # --- added_up
 
 
-def test_amounts_of_one_key_are_added_up_row_by_row(monkeypatch):
-    keys = torch.tensor([[7, 5, 7, 0], [5, 5, 5, 5], [9, 8, 7, 6]])
-    amounts = torch.tensor([[[1.0, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4]], [[0.0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]])
-    first, second = {7: 4.0, 5: 2.0, 0: 4.0}, {9: 1.0, 8: 2.0, 7: 3.0, 6: 4.0}
-    for largest_table in (0, 100):  # by order and by a table
-        monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
-        distinct, sums = added_up(keys, amounts, 10)
-        of_first, of_second = (
-            [
-                {key: value for key, value in zip(*row, strict=True) if key or value}
-                for row in zip(distinct.tolist(), part, strict=True)
-            ]
-            for part in sums.tolist()
-        )
-        assert of_first == [first, {5: 10.0}, second]
-        assert of_second == [{5: 1.0, 7: 0.0}, {5: 1.0}, dict.fromkeys(second, 0.0)]
-        assert [sorted(set(row) - {0}) for row in distinct.tolist()] == [[5, 7], [5], [6, 7, 8, 9]]
-        assert [len([key for key in row if key]) for row in distinct.tolist()] == [2, 1, 4]  # each once
+WAYS = {"with gaps": (2**13, 2**19), "by a table": (0, 2**19), "by a small table": (0, 1)}
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    """Each way in which `distinct` finds the distinct keys."""
+    few_keys, largest_table = WAYS[request.param]
+    monkeypatch.setattr(memory, "FEW_KEYS", few_keys)
+    monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
+    monkeypatch.setattr(memory, "LEAST_ROWS", 1)
+
+
+def summed(found, sums):
+    """Key -> sum of each row, where one of them is not 0; each key stands there once."""
+    for row in found.keys.tolist():
+        assert len([key for key in row if key]) == len({key for key in row if key})
+    return [
+        {key: value for key, value in zip(*row, strict=True) if key or value}
+        for row in zip(found.keys.tolist(), sums.tolist(), strict=True)
+    ]
+
+
+def test_amounts_of_one_key_are_added_up_row_by_row(way):
+    found = distinct(torch.tensor([[7, 5, 7, 0], [5, 5, 5, 5], [9, 8, 7, 6]]), 10)
+    ones, second = added_up(torch.tensor([[[1.0, 2, 3, 4]] * 3, [[0.0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]]), None, found)
+    assert summed(found, ones) == [{7: 4.0, 5: 2.0, 0: 4.0}, {5: 10.0}, {9: 1.0, 8: 2.0, 7: 3.0, 6: 4.0}]
+    assert summed(found, second) == [{5: 1.0, 7: 0.0}, {5: 1.0}, dict.fromkeys([9, 8, 7, 6], 0.0)]
+
+
+def test_a_key_in_two_blocks_is_two(way):
+    found = distinct(torch.tensor([[7, 5, 7, 7, 5], [0, 5, 4, 6, 4]]), 10, [3, 2])
+    (sums,) = added_up(torch.tensor([[[1.0, 2, 3, 4, 5]] * 2]), None, found)
+    assert sum(found.widths) == found.keys.shape[1]
+    left, right = zip(found.keys.split(found.widths, dim=1), sums.split(found.widths, dim=1), strict=True)
+    nonzero = [
+        [{k: v for k, v in zip(*row, strict=True) if k} for row in zip(*map(torch.Tensor.tolist, part), strict=True)]
+        for part in (left, right)
+    ]
+    assert nonzero == [[{7: 4.0, 5: 2.0}, {5: 2.0, 4: 3.0}], [{7: 4.0, 5: 5.0}, {6: 4.0, 4: 5.0}]]
+
+
+def test_sorting_finds_the_same_as_a_table():
+    keys = torch.randint(0, 20, (5, 30), generator=torch.Generator().manual_seed(0))
+    blocks = [(0, 12), (12, 30)]
+    for winner in (memory._winner_by_order(keys, blocks), memory._winner_by_table(keys, 20, blocks).long()):
+        assert keys.gather(1, winner).equal(keys)
+        for row, of_row in zip(keys.tolist(), winner.tolist(), strict=True):
+            for left, right in blocks:
+                assert len(set(of_row[left:right])) == len(set(row[left:right]))
+                assert all(left <= place < right for place in of_row[left:right])
+
+
+def test_rows_of_one_width_are_taken_from_a_flat_table():
+    flat = torch.arange(10, 20)
+    assert take(flat, torch.tensor([[0, 7], [3, 3]]), 3).tolist() == [[[10, 11, 12], [17, 18, 19]], [[13, 14, 15]] * 2]
 
 
 # --- what is found in tables
@@ -215,17 +275,26 @@ def test_a_copy_fades_by_the_logarithm_of_its_distance():
 # --- lists like this one
 
 
+def index_of(pieces, pieces_of_song, rarity):
+    """Pieces 1, 2, ..., each a list of its own, numbered from 0."""
+    held = [pieces_of_song.get(song, []) for song in range(V)]
+    lengths = [0, *map(len, pieces)]
+    return ListIndex(
+        songs=torch.tensor([song for piece in pieces for song in piece], dtype=torch.int32),
+        starts=torch.tensor([0, *accumulate(lengths)][:-1]),
+        lengths=torch.tensor(lengths),
+        list_of_piece=torch.arange(-1, len(pieces)),
+        pieces=torch.tensor([piece for of_song in held for piece in of_song], dtype=torch.int32),
+        pieces_of_song=torch.tensor([0, *accumulate(map(len, held))]),
+        rarity=torch.tensor([rarity.get(song, 0.0) for song in range(V)]),
+    )
+
+
 def small_index():
     """Three lists: 0 is 4, 7, 3; 1 is 3, 5, 8, 9; 2 is 10, 3.  Song 3 is in all of them, 11 in none."""
-    pieces = torch.tensor([[0, 0, 0, 0], [4, 7, 3, 0], [3, 5, 8, 9], [10, 3, 0, 0]], dtype=torch.int32)
     pieces_of_song = {3: [3, 2, 1], 4: [1], 5: [2], 7: [1], 8: [2], 9: [2], 10: [3]}
-    rarity = {3: [0.1], 4: [2.0], 5: [1.0], 7: [2.0], 8: [2.0], 9: [2.0], 10: [2.0]}
-    return ListIndex(
-        pieces=pieces,
-        list_of_piece=torch.tensor([-1, 0, 1, 2]),
-        pieces_of_song=table(pieces_of_song, width=3, dtype=torch.int32),
-        rarity=table(rarity, width=1)[:, 0],
-    )
+    rarity = {3: 0.1, 4: 2.0, 5: 1.0, 7: 2.0, 8: 2.0, 9: 2.0, 10: 2.0}
+    return index_of([[4, 7, 3], [3, 5, 8, 9], [10, 3]], pieces_of_song, rarity)
 
 
 def votes_of(similarities, sharpness):
@@ -291,27 +360,20 @@ def test_a_context_of_unknown_songs_is_like_no_list():
     assert found_by(NearestLists(small_index(), 3, 4), *rows) == [{}, {}, {}]
 
 
-def test_of_equally_similar_lists_the_newest_vote_whoever_is_in_the_batch(monkeypatch):
+def test_of_equally_similar_lists_the_newest_vote_whoever_is_in_the_batch(way):
     """All eight pieces are 4, 5 and a song of their own; pieces 1 and 2 are the oldest."""
-    pieces = torch.tensor([[0, 0, 0], *([4, 5, song] for song in (3, 6, 7, 8, 9, 10, 11, 3))], dtype=torch.int32)
-    index = ListIndex(
-        pieces=pieces,
-        list_of_piece=torch.arange(-1, 8),
-        pieces_of_song=table({4: [5, 8, 2, 1, 7, 6, 4, 3], 5: [1, 2, 3, 4, 5, 6, 7, 8]}, width=8, dtype=torch.int32),
-        rarity=table({4: [1.0], 5: [0.5]}, width=1)[:, 0],
-    )
-    for largest_table in (0, 10**6):
-        monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
-        for rows in ([[4, 5, MASK]], [[4, 5, MASK], [PAD, 4, MASK], [5, 4, MASK]]):
-            for found in found_by(NearestLists(index, 3, 4), *rows):
-                assert set(found) == {4, 5, 10, 11, 3}
+    pieces = [[4, 5, song] for song in (3, 6, 7, 8, 9, 10, 11, 3)]
+    index = index_of(pieces, {4: [5, 8, 2, 1, 7, 6, 4, 3], 5: [1, 2, 3, 4, 5, 6, 7, 8]}, {4: 1.0, 5: 0.5})
+    for rows in ([[4, 5, MASK]], [[4, 5, MASK], [PAD, 4, MASK], [5, 4, MASK]]):
+        for found in found_by(NearestLists(index, 3, 4), *rows):
+            assert set(found) == {4, 5, 10, 11, 3}
 
 
 # --- all together
 
 
 @pytest.mark.parametrize("source", [0, 1, 2])
-def test_a_batch_finds_what_its_rows_find_whether_sorted_or_not(source, monkeypatch):
+def test_a_batch_finds_what_its_rows_find(source, way):
     """Rows of 1 to 9 songs; a single one is read no further than it goes."""
     generator = torch.Generator().manual_seed(source)
     songs = {song: torch.randint(3, V, (2,), generator=generator).tolist() for song in range(3, V)}
@@ -320,19 +382,84 @@ def test_a_batch_finds_what_its_rows_find_whether_sorted_or_not(source, monkeypa
     made.fading.data += torch.rand(made.fading.shape, generator=generator)
     rows = [torch.randint(3, V, (length,), generator=generator).tolist() for length in range(1, 10)]
     plays = torch.arange(float(V))[None]
-    monkeypatch.setattr(memory, "LARGEST_TABLE", 0)
     singly = [found_by(made, [*row, MASK], song_plays=plays)[0] for row in rows]
-    for largest_table in (0, 10**6):
-        monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
-        together = found_by(made, *([PAD] * (9 - len(row)) + [*row, MASK] for row in rows), song_plays=plays)
-        assert together == [approximately(found) for found in singly]
+    together = found_by(made, *([PAD] * (9 - len(row)) + [*row, MASK] for row in rows), song_plays=plays)
+    assert together == [approximately(found) for found in singly]
     assert any(singly)
+
+
+def test_bonuses_and_gradients_are_those_of_plain_sums(way):
+    """Two relations in one source against loops over every neighbour, in double precision, gradients by autograd."""
+    generator = torch.Generator().manual_seed(0)
+    tables = [{song: torch.randperm(V - 3, generator=generator)[:4].add(3).tolist() for song in range(3, V)} for _ in range(2)]
+    counts = [{song: torch.randint(1, 9, (4,), generator=generator).tolist() for song in range(3, V)} for _ in range(2)]
+    totals, plays = [{song: 10 + song for song in range(3, V)} for _ in range(2)], torch.arange(float(V))[None].double()
+    parts = [
+        relation_of((songs, count, total), reach=reach).tables()
+        for songs, count, total, reach in zip(tables, counts, totals, (3, 2), strict=True)
+    ]
+    source = CountedRelations(Relations.joined(parts)).double()
+    source.fading.data += torch.rand(source.fading.shape, generator=generator, dtype=torch.float64)
+    rows = torch.tensor([[3, 4, 5, MASK], [PAD, 6, UNKNOWN, MASK], [7, 7, 11, MASK]])
+    gates = torch.rand(3, 12, generator=generator, dtype=torch.float64, requires_grad=True)
+    place = Place(rows, torch.arange(3), torch.full((3,), 3))
+    evidence = source(place, None, plays)
+    wanted = torch.rand(3, 2, V, generator=generator, dtype=torch.float64)
+
+    def dense():
+        """(M, R, V) bonuses by the source."""
+        bonus = evidence.weighed(gates).split(evidence.widths, dim=1)
+        songs = evidence.songs.split(evidence.widths, dim=1)
+        return torch.stack([torch.zeros(3, V).double().scatter_add(1, *pair) for pair in zip(songs, bonus, strict=True)], dim=1)
+
+    def by_loops():
+        """The same by definition."""
+        bonuses = []
+        for row, of_place in zip(rows.tolist(), gates, strict=True):
+            for relation, (begin, reach) in enumerate([(0, 3), (3, 2)]):
+                sums = torch.zeros(3, V).double()
+                for back, song in enumerate(row[-2::-1][:reach]):
+                    for neighbour, count in zip(tables[relation].get(song, ()), counts[relation].get(song, ()), strict=True):
+                        n, m = 11 + song, float(plays[0, neighbour]) + 1
+                        one = torch.zeros(V).double()
+                        one[neighbour] = 1.0
+                        amounts = torch.tensor([count / n, count / math.sqrt(n * m), count]).double()
+                        sums = sums + (amounts * source.fading[:, begin + back].clamp(min=0))[:, None] * one
+                share, cosine, count = sums
+                logs = [(SHARPNESS_OF_LOG * share).log1p(), (SHARPNESS_OF_LOG * cosine).log1p(), count.log1p()]
+                best = share / share.max().clamp(min=1e-9)
+                signals = torch.stack([share, cosine, *logs, best])
+                bonuses.append((of_place[relation * 6 : relation * 6 + 6, None] * signals).sum(0))
+        return torch.stack(bonuses).view(3, 2, V)
+
+    found, expected = dense(), by_loops()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    leaves = (source.fading, gates)
+    of_found, of_expected = (torch.autograd.grad((bonus * wanted).sum(), leaves) for bonus in (found, expected))
+    torch.testing.assert_close(of_found, of_expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_gradients_of_votes_are_right(way):
+    """By finite differences, in double precision."""
+    source = NearestLists(small_index(), 2, 4).double()
+    for weight in source.parameters():
+        weight.data += torch.rand(weight.shape, generator=torch.Generator().manual_seed(0))
+    place = Place(torch.tensor([[5, 4, 3, MASK], [PAD, 3, 10, MASK]]), torch.arange(2), torch.full((2,), 3))
+
+    def bonus(gates, fading, sharpness, offset):
+        found = torch.func.functional_call(
+            source, {"fading": fading, "sharpness": sharpness, "offset": offset}, (place, None, NO_PLAYS)
+        )
+        return found.weighed(gates)
+
+    given = [torch.rand(2, 4, dtype=torch.float64), *(weight.detach().clone() for weight in source.parameters())]
+    assert torch.autograd.gradcheck(bonus, [tensor.requires_grad_() for tensor in given])
 
 
 class Fixed(Source):
     """Finds the same songs at every place, with signals (S, songs)."""
 
-    name = "fixed"
+    names = ("fixed",)
 
     def __init__(self, reach, songs, signals, weights):
         super().__init__()
@@ -377,6 +504,24 @@ def test_popularity_is_that_of_the_edition():
     memory.popularity.data.fill_(math.log(math.e - 1))  # softplus of it is one
     expected = plays_of({3: math.log(3), 4: math.log(2)}, {3: math.log(3)}, {4: math.log(2)})
     torch.testing.assert_close(memory.prior().detach(), expected)
+
+
+def test_the_prior_of_some_songs_is_that_of_the_whole():
+    memory = Memory(2, [Fixed(1, [7], [[1.0]], (1.0,))], torch.arange(24.0).view(2, 12))
+    songs = torch.tensor([[3, 7], [8, 3], [11, 0]])
+    prior, editions = memory.prior(), torch.tensor([1, 0, 1])
+    assert memory.prior_at(editions, songs).equal(prior[editions[:, None], songs])
+    assert memory.prior_at(None, songs).equal(prior[0][songs])
+
+
+def test_the_normaliser_of_the_prior_is_the_sum_over_all_songs_of_training():
+    """Song 5 is in fold 1 alone, 6 and 8 are in no training list."""
+    plays = torch.tensor([[9.0, 9, 9, 1, 5, 5, 0, 2, 0], [9.0, 9, 9, 0, 5, 0, 0, 2, 0]])
+    memory = Memory(2, [Fixed(1, [7], [[1.0]], (1.0,))], plays)
+    expected = memory.prior()[:, [3, 4, 5, 7]].logsumexp(dim=1)
+    torch.testing.assert_close(memory.prior_normaliser(), expected)
+    gradients = [torch.autograd.grad(normaliser[1], memory.popularity)[0] for normaliser in (memory.prior_normaliser(), expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_gradients_are_finite_where_nothing_is_found_and_reach_every_parameter_where_something_is():

@@ -85,18 +85,19 @@ def test_a_stored_model_scores_exactly_as_before_and_keeps_only_the_full_edition
     loaded = load_checkpoint(tmp_path).model
     rows = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10, 3, 4, MASK], [PAD] * 8 + [13, 14, MASK]])
     assert torch.equal(loaded.score(rows), model.score(rows))
-    assert [source.name for source in loaded.memory.sources] == [source.name for source in model.memory.sources]
+    assert [source.names for source in loaded.memory.sources] == [source.names for source in model.memory.sources]
     editions = {name: len(table) for name, table in loaded.memory.named_buffers() if name.rsplit(".", 1)[-1] in EDITED}
     assert set(editions.values()) == {1}
     assert len(model.memory.song_plays) == 1 + config.memory.folds
-    assert model.memory.sources[0].songs.shape[0] == 1 + config.memory.folds
+    assert len(model.memory.sources[0].fold_counts) == config.memory.folds
+    assert loaded.memory.sources[0].fold_counts is None
 
 
 def test_a_checkpoint_of_an_earlier_format_is_refused_by_its_number(run):
     folder = find_checkpoint(run)
     described = json.loads((folder / "checkpoint.json").read_text())
-    (folder / "checkpoint.json").write_text(json.dumps({**described, "format_version": 1}))
-    with pytest.raises(CheckpointError, match=r"has format 1 \(this version reads 2\)"):
+    (folder / "checkpoint.json").write_text(json.dumps({**described, "format_version": 2}))
+    with pytest.raises(CheckpointError, match=r"has format 2 \(this version reads 3\)"):
         load_checkpoint(run)
 
 
@@ -128,7 +129,7 @@ def test_a_foreign_folder_is_refused(tmp_path):
         load_checkpoint(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("described", ['{"format_version": 2}', "[]", '"epoch"'])
+@pytest.mark.parametrize("described", ['{"format_version": 3}', "[]", '"epoch"'])
 def test_a_foreign_description_beside_weights_is_refused(tmp_path, described):
     (tmp_path / "checkpoint.json").write_text(described)
     (tmp_path / "weights.safetensors").write_bytes(b"")

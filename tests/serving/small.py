@@ -9,7 +9,7 @@ import torch
 
 from config import FIRST_NUMBER, PAD, ModelConfig, ServiceConfig
 from engine.checkpoint import mark_best, save_catalogue, save_checkpoint, write_json
-from memory import CountedRelation, Memory, Relation
+from memory import CountedRelations, Memory, Relations
 from model import BERT4Rec, Catalogue
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
 from serving.answers import ModelInfo
@@ -46,20 +46,22 @@ def small_model(encoders, frame, seed=0):
             n_fitted_albums=FIRST_NUMBER + 6,
             n_fitted_artists=FIRST_NUMBER + 3,
         ),
-        Memory(config.d_model, [CountedRelation(successors(V))], song_plays=torch.full((1, V), 5.0)),
+        Memory(config.d_model, [CountedRelations(successors(V))], song_plays=torch.full((1, V), 5.0)),
     )
 
 
 def successors(V):
     """Each song was followed by the next one in five of its five training sequences; the last song by nothing."""
-    followers = torch.arange(1, V + 1)
-    followers[[*range(FIRST_NUMBER), V - 1]] = PAD
-    return Relation(
-        name="next",
-        songs=followers[None, :, None].int(),
-        counts=torch.where(followers > PAD, 5.0, 0.0)[None, :, None],
+    followed = torch.arange(FIRST_NUMBER, V - 1)
+    return Relations(
+        names=("next",),
+        reaches=(1,),
+        rows=(V,),
+        row_of_song=torch.where(torch.arange(V) >= FIRST_NUMBER, torch.arange(V), PAD)[None].int(),
+        starts=torch.searchsorted(followed, torch.arange(V + 1)),
+        songs=(followed + 1).int(),
+        counts=torch.full(followed.shape, 5.0),
         totals=torch.full((1, V), 5.0),
-        reach=1,
     )
 
 
