@@ -202,14 +202,24 @@ def _write_column(path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, ..
 
 
 def _put_in_use(folder: Path, draft: Path, version: str) -> None:
-    if not (folder / version).exists():
-        draft.rename(folder / version)
+    there = folder / version
+    if there.exists() and not _hold_the_same(draft, there):  # its name says what it held before it was damaged
+        there.rename(folder / f".damaged-{version}")
+    if not there.exists():
+        draft.rename(there)
     pointer = folder / ".current.new"
     pointer.write_text(version, encoding="utf-8")
     pointer.replace(folder / "current")
     for other in folder.iterdir():
         if other.is_dir() and other.name != version:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _hold_the_same(draft: Path, version: Path) -> bool:
+    """Whether every file of the draft is in the version as well."""
+    return all(
+        (version / file.name).exists() and file_digest(version / file.name) == file_digest(file) for file in draft.iterdir()
+    )
 
 
 def open_snapshot(folder: Path, *, verify: bool = False) -> Snapshot:

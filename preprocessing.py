@@ -182,7 +182,7 @@ def read_new(config: Config, source: Source, kept: Kept, before: Mark, mark: Mar
         if newer:
             _read_sequences(config, source, file, newer)
     reading = kept.together(file.reading() if file.n_sequences else None, path)
-    left_out += left_out_rows(mark, recommended="is_recommended" in _columns(config, source))
+    left_out.update(left_out_rows(mark, recommended="is_recommended" in _columns(config, source)))
     log.info("incremental: %d sequences have rows beyond %s", len(newer), before.get("last_row") or before["latest"])
     _tell_of_sequences(catalogue, reading, left_out, file.n_rows_read)
     return Material(catalogue=catalogue, reading=reading, known=kept.encoders, left_out=left_out)

@@ -90,7 +90,11 @@ class Sequences:
         last_row = int(rows_before[-1]) if len(self) else 0
         edges = np.unique(np.searchsorted(rows_before, np.arange(ROWS_PER_BLOCK, last_row, ROWS_PER_BLOCK), side="right"))
         for first, end in zip([0, *edges], [*edges, len(self)], strict=True):
-            yield take_ranges(self.songs, self.starts[first:end], self.ends[first:end])
+            starts, ends = self.starts[first:end], self.ends[first:end]
+            if len(starts) and (starts[1:] == ends[:-1]).all():  # side by side already
+                yield self.songs[starts[0] : ends[-1]], np.append(starts, ends[-1]) - starts[0]
+            else:
+                yield take_ranges(self.songs, starts, ends)
 
 
 @dataclass(frozen=True, kw_only=True)
