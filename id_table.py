@@ -81,7 +81,7 @@ class IdTable:
 
 
 class _Words:
-    """Ids as runs of 8-byte words, the last one filled up with zeros: integers have one, uuids two, texts as many as they need."""
+    """Ids as runs of 8-byte words, the last one filled up with zeros: integers have one, uuids two, texts what they need."""
 
     def __init__(self, ids: pa.Array):
         self._table: np.ndarray | None = None  # of ids that have equally many words: (n, words)

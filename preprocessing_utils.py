@@ -59,8 +59,8 @@ class IdEncoder(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
     """Ids of one kind to int32 numbers and back.
 
     Real ids get the numbers from FIRST_NUMBER on; below stand PAD, MASK and UNKNOWN.  `fit` numbers ids by falling frequency
-    (ties by id), `extend` appends ids that came later, `grow` those that came with new training.  The type of the ids is learned from the first ones and kept: what
-    `decode` returns is what the database holds, as int, str or uuid.UUID.
+    (ties by id), `extend` appends ids that came later, `grow` those that came with new training.  The type of the ids is learned
+    from the first ones and kept: what `decode` returns is what the database holds, as int, str or uuid.UUID.
 
     Parameters: `kind` names the ids in messages ("song"); `unknown` says what an id that was never seen becomes: the number
     UNKNOWN ("number"), or an EncoderError that lists some of them ("error").

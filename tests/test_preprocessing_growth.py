@@ -233,6 +233,7 @@ def test_a_full_run_can_be_asked_for_and_numbers_songs_afresh(history, tmp_path)
     assert open_snapshot(config.preprocessing.snapshot).digest == full.digest
 
 
+@pytest.mark.pooled
 def test_the_snapshot_is_refreshed_when_it_must_be_and_the_mark_is_asked_once(history, tmp_path, monkeypatch):
     config, asked = configured(history.url, tmp_path / "one"), []
     mark = preprocessing.high_water_mark
