@@ -286,7 +286,8 @@ def test_the_high_water_mark_of_tables_without_time_has_no_latest(own, own_queri
         ("SELECT n AS sequence_id, n AS song_id, 1 AS position FROM generate_series(1, 3) AS n ORDER BY n, position DESC", 3),
         ("SELECT n AS sequence_id, n AS song_id, 1 AS position FROM generate_series(1, 3) AS n ORDER BY n LIMIT 2", 2),
         (
-            "SELECT DISTINCT ON (1) n % 2 AS sequence_id, n AS song_id, n AS position FROM generate_series(1, 9) AS n ORDER BY 1, 2",
+            "SELECT DISTINCT ON (1) n % 2 AS sequence_id, n AS song_id, n AS position "
+            "FROM generate_series(1, 9) AS n ORDER BY 1, 2",
             2,
         ),
         ("SELECT 1 AS sequence_id, 2 AS song_id, 3 AS position -- in no ORDER BY position", 1),
