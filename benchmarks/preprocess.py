@@ -8,7 +8,8 @@ Rows are made in the embedded server by SQL: lists of 20 songs, a hundredth as m
 the songs with nearly half of the plays, times known.  With `--tables own` they stand in two tables with bigint keys, read in the
 order of an index: the fastest that a source can be, and so the hardest to keep up with.  What is measured is the whole of
 `preprocess`: contract, mark, reading, splitting, encoding, writing, digests.  Each measurement is a process of its own, floor and
-preprocessing in turn; ratios are between neighbours, and the median counts.
+preprocessing in turn; ratios are between neighbours, and the median counts.  On a machine that others work on, too, compare the
+CPU seconds, of the process and the server together.
 
 `peak_mb` is the largest resident size of the process (VmHWM); beside it stands what of that is no file (RssAnon, sampled): the
 rest are libraries and the memory-mapped rows, which the system takes back when it needs the room.
@@ -17,6 +18,7 @@ The last line is one JSON object, for 5 million rows where they are among the si
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +38,7 @@ from storage.connections import connect, create_database
 from storage.embedded import EmbeddedServer
 from storage.migrate import migrate
 from storage.named import as_statement
+from storage.places import find_place
 from storage.source import stream_sequences, stream_songs
 
 FOLDER = WORK / "preprocess"
@@ -190,7 +193,7 @@ def measured(server: EmbeddedServer, tables: str, rows: int, repeats: int, *, in
     """All figures of one size."""
     work = FOLDER / "work" / f"{tables}_{rows}"
     with made_rows(server, tables, rows) as url:
-        pairs = [(in_own_process("floor", url, tables, work), in_own_process("full", url, tables, work)) for _ in range(repeats)]
+        pairs = [[in_own_process(measure, url, tables, work) for measure in ("floor", "full")] for _ in range(repeats)]
         floors, fulls = zip(*pairs, strict=True)
         seconds = median(full["seconds"] for full in fulls)
         result = {
@@ -202,6 +205,8 @@ def measured(server: EmbeddedServer, tables: str, rows: int, repeats: int, *, in
             "floor_seconds": round(median(floor["seconds"] for floor in floors), 2),
             "vs_floor": round(median(full["seconds"] / floor["seconds"] for floor, full in pairs), 2),
             "vs_floor_all": [round(full["seconds"] / floor["seconds"], 2) for floor, full in pairs],
+            "cpu_seconds": round(median(full["cpu_seconds"] for full in fulls), 2),
+            "cpu_vs_floor": round(median(full["cpu_seconds"] / floor["cpu_seconds"] for floor, full in pairs), 2),
             "peak_mb": max(full["peak_mb"] for full in fulls),
             "anonymous_mb": max(full["anonymous_mb"] for full in fulls),
             "floor_peak_mb": max(floor["peak_mb"] for floor in floors),
@@ -226,12 +231,14 @@ def in_increments(url: str, tables: str, rows: int, repeats: int, work: Path) ->
 
 
 def in_own_process(measure: str, url: str, tables: str, folder: Path) -> dict[str, Any]:
-    """What one measurement told of itself."""
+    """What one measurement told of itself, with what the server did for it."""
+    server_before = server_cpu_seconds()
     command = [sys.executable, "-m", "benchmarks.preprocess", "--measure", measure, "--url", url, "--tables", tables]
     told = subprocess.run(
         [*command, "--folder", str(folder)], cwd=PROJECT_ROOT, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
     figures: dict[str, Any] = json.loads(told)
+    figures["cpu_seconds"] = round(figures["cpu_seconds"] + server_cpu_seconds() - server_before, 2)
     print(f"  {measure}: {figures}", file=sys.stderr, flush=True)
     return figures
 
@@ -294,16 +301,24 @@ def timed(run: Callable[[], object]) -> dict[str, Any]:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), time.process_time()
     run()
-    seconds = time.monotonic() - started
+    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_before
     is_over.set()
     sampler.join()
     return {
         "seconds": round(seconds, 3),
+        "cpu_seconds": cpu_seconds,
         "peak_mb": round(status_kb("VmHWM") * 1024 / 1e6),
         "anonymous_mb": round(largest[0] * 1024 / 1e6),
     }
+
+
+def server_cpu_seconds() -> float:
+    """What the server has worked so far: itself, and those of its processes that have ended, as those of closed connections."""
+    pid = (find_place(FOLDER).home / "data" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0]
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def status_kb(name: str) -> int:
@@ -323,7 +338,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     for one in results:
         lines.append(
             f"{one['rows']:>12,} {one['songs']:>10,} {one['rows_per_s']:>10,} {one['seconds']:>8} {one['floor_seconds']:>7} "
-            f"{one['vs_floor']:>6} {one['peak_mb']:>8,} {one['anonymous_mb']:>9,}"
+            f"{one['vs_floor']:>6} {one['cpu_vs_floor']:>6} {one['peak_mb']:>8,} {one['anonymous_mb']:>9,}"
         )
         if "incremental_vs_full" in one:
             lines.append(

@@ -76,6 +76,8 @@ class Sequences:
 
     def where(self, chosen: np.ndarray) -> "Sequences":
         """Only the chosen sequences, (S,) bool."""
+        if chosen.all():
+            return self
         return replace(
             self, starts=self.starts[chosen], ends=self.ends[chosen], times=self.times[chosen], groups=self.groups[chosen]
         )
