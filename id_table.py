@@ -3,7 +3,7 @@
 Arrow's own join builds its table anew for each batch (95 ms for a million integers, 250 ms for texts), a dict makes a Python
 object of every id.  This one is open addressing with linear probing over 64-bit hashes, in whole arrays: 300,000 rows find their
 places among a million integers in 16 ms, among a million texts in 110.  Texts and uuids with equal hashes are told apart by their
-own bytes, so that what is found is right.
+own bytes, so that what is found is right.  Integers that lie close together need no hash: they are places in a table themselves.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import pyarrow as pa
 EMPTY = -1
 WORD_BYTES = 8
 SMALLEST_TABLE = 64  # slots, a power of two
+MOST_SPREAD = 4  # integers whose range is so many times their number, or less, lie close together
 
 # Odd multipliers with well-mixed bits (Steele, Vigna: "Computationally easy, spectrally good multipliers", 2021).
 _FIRST_MULTIPLIER = np.uint64(0xF1357AEA2E62A9C5)
@@ -34,6 +35,8 @@ class IdTable:
         self._ids = _Words(ids.slice(0, 0))
         self._hashes = np.zeros(0, np.uint64)
         self._slots = np.full(SMALLEST_TABLE, EMPTY, np.int32)
+        self._place_of: np.ndarray | None = None  # (range,) int32 of integers that lie close together, by how far from the first
+        self._lowest = 0
         self.grow(ids)
 
     def grow(self, ids: pa.Array) -> None:
@@ -45,9 +48,13 @@ class IdTable:
             n_slots = 1 << (4 * len(ids) - 1).bit_length()
             self._slots, n_known = np.full(n_slots, EMPTY, np.int32), 0
         self._insert(np.arange(n_known, len(ids), dtype=np.int32))
+        if self._is_one_to_one and len(ids):
+            self._spread(np.asarray(ids))
 
     def places(self, wanted: pa.Array) -> np.ndarray:
         """The place of each wanted id, (n,) int32; EMPTY for one that is not there, and for null."""
+        if self._place_of is not None:
+            return self._places_of_close(wanted)
         words = _Words(wanted)
         hashes = _hashes(words)
         places = np.full(len(wanted), EMPTY, np.int32)
@@ -63,6 +70,26 @@ class IdTable:
             rows, slots = rows[~same], self._next(slots[~same])
         if wanted.null_count:
             places[np.asarray(wanted.is_null())] = EMPTY
+        return places
+
+    def _spread(self, ids: np.ndarray) -> None:
+        """Make the table of integers that lie close together, or forget it where they do no longer."""
+        lowest, highest = int(ids.min()), int(ids.max())
+        self._lowest, self._place_of = lowest, None
+        if highest - lowest < max(MOST_SPREAD * len(ids), SMALLEST_TABLE):
+            self._place_of = np.full(highest - lowest + 1, EMPTY, np.int32)
+            self._place_of[ids - lowest] = np.arange(len(ids), dtype=np.int32)
+
+    def _places_of_close(self, wanted: pa.Array) -> np.ndarray:
+        assert self._place_of is not None
+        ids = np.asarray(wanted.fill_null(0) if wanted.null_count else wanted)
+        is_inside = (ids >= self._lowest) & (ids <= self._lowest + len(self._place_of) - 1)
+        if wanted.null_count:
+            is_inside &= np.asarray(wanted.is_valid())
+        if is_inside.all():
+            return np.asarray(self._place_of[ids - self._lowest])
+        places = np.full(len(ids), EMPTY, np.int32)
+        places[is_inside] = self._place_of[ids[is_inside] - self._lowest]
         return places
 
     def _insert(self, new: np.ndarray) -> None:

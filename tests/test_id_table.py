@@ -10,16 +10,19 @@ import id_table
 from id_table import EMPTY, IdTable
 
 MAKERS = {
-    pa.int64(): lambda rng: rng.choice([rng.randint(-(2**63), 2**63 - 1), rng.randint(0, 50)]),
-    pa.large_string(): lambda rng: "".join(rng.choice("aé\0b") for _ in range(rng.choice([0, 1, 3, 7, 8, 9, 16, 30]))),
-    pa.binary(16): lambda rng: bytes([rng.randint(0, 1)] * 8 + [rng.randint(0, 255)] * 8),
+    "integers far apart": (pa.int64(), lambda rng: rng.choice([rng.randint(-(2**63), 2**63 - 1), rng.randint(0, 50)])),
+    "integers close together": (pa.int64(), lambda rng: rng.randint(2**63 - 300, 2**63 - 1)),
+    "negative integers": (pa.int64(), lambda rng: rng.randint(-(2**63), -(2**63) + 300)),
+    "integers about zero": (pa.int64(), lambda rng: rng.randint(-40, 40)),
+    "texts": (pa.large_string(), lambda rng: "".join(rng.choice("aé\0b") for _ in range(rng.choice([0, 1, 3, 7, 8, 9, 16, 30])))),
+    "uuids": (pa.binary(16), lambda rng: bytes([rng.randint(0, 1)] * 8 + [rng.randint(0, 255)] * 8)),
 }
 
 
-@pytest.mark.parametrize("id_type", MAKERS, ids=str)
+@pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("seed", range(20))
-def test_places_are_those_of_a_dict(id_type, seed):
-    rng, make = random.Random(seed), MAKERS[id_type]
+def test_places_are_those_of_a_dict(kind, seed):
+    rng, (id_type, make) = random.Random(seed), MAKERS[kind]
     ids = list(dict.fromkeys(make(rng) for _ in range(rng.randint(0, 200))))
     whole = pa.array([None, None, None, *ids], id_type)[3:]  # a slice, as batches of the driver are
     table = IdTable(whole[: rng.randint(0, len(ids))])

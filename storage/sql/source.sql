@@ -57,9 +57,9 @@ WITH song AS (
 ), sequence AS (
     SELECT
         count(*) AS rows,
-        count(sequence_id) AS rows_with_sequence,
-        count(*) FILTER (WHERE sequence_id IS NOT NULL AND song_id IS NOT NULL) AS rows_with_song,
-        count(*) FILTER (WHERE sequence_id IS NOT NULL AND song_id IS NOT NULL AND {is_recommended}) AS rows_recommended,
+        count(*) FILTER (WHERE sequence_id IS NULL) AS rows_without_sequence,
+        count(*) FILTER (WHERE song_id IS NULL AND sequence_id IS NOT NULL) AS rows_without_song,
+        count(*) FILTER (WHERE {is_recommended} AND sequence_id IS NOT NULL AND song_id IS NOT NULL) AS rows_recommended,
         max({listened_at}) AS latest,
         max({row_id}) AS last_row,
         sum({content}) AS content
@@ -73,8 +73,8 @@ SELECT
     md5(concat_ws('/', song.content, sequence.content)) AS content,
     sequence.last_row,
     sequence.content::text AS rows_content,
-    sequence.rows - sequence.rows_with_sequence AS rows_without_sequence,
-    sequence.rows_with_sequence - sequence.rows_with_song AS rows_without_song,
+    sequence.rows_without_sequence,
+    sequence.rows_without_song,
     sequence.rows_recommended
 FROM song CROSS JOIN sequence;
 
