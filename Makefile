@@ -23,7 +23,7 @@ test: $(VENV)/.requirements-dev
 lint: $(VENV)/.requirements-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(wildcard *.py) api engine evaluation exporters importers jobs serving storage web benchmarks docs
+	$(BIN)/mypy $(wildcard *.py) api engine evaluation exporters importers jobs preparation serving storage web benchmarks docs
 	$(BIN)/codespell
 
 format: $(VENV)/.requirements-dev

@@ -5,6 +5,10 @@ A snapshot is what training needs of a database, and nothing else:
     <folder>/current                    the name of the version in use, replaced atomically
     <folder>/<version>/manifest.json    counts, columns, split policy, digests, where it came from
     <folder>/<version>/*.npy            memory-mapped columns
+    <folder>/<version>/*.arrow          what the next run of preprocessing reads, where it may read only what is new
+
+Song numbers are kept by an incremental run of preprocessing: training holds `fitted_songs - 1` and no number from there on, and
+numbers below that it does not hold are gaps (songs that were known before without it); the same goes for albums and artists.
 
 Features stand once per song, not once per row: `song_artist`, `song_album` (V,) and `song_features` (V, F) are indexed by song
 number; sequences are one flat array of song numbers with offsets.  A batch is song numbers only, (B, L).
@@ -14,11 +18,12 @@ B batch, L length of a row, M masked places in a batch.
 """
 
 import hashlib
+import io
 import json
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,25 +123,27 @@ def write_snapshot(
     n_fitted_artists: int,
     n_albums: int,
     n_artists: int,
-    sequences: np.ndarray,
+    sequences: np.ndarray | Iterable[np.ndarray],
     offsets: np.ndarray,
     split: np.ndarray,
     encoders_digest: str,
     source: Mapping[str, Any],
     policy: str = "sequence",
     lists: np.ndarray | None = None,
+    attachments: Mapping[str, Callable[[Path], None]] | None = None,
 ) -> Snapshot:
     """Write a new version beside the old one, point `current` at it, and remove the old one.
 
-    An interruption at any moment leaves the old version in use.  `sequences` may be a memory map: it is copied in blocks.
-    `lists` None makes every sequence a list of its own.
+    An interruption at any moment leaves the old version in use.  `sequences` may come in blocks, one after the other; there are
+    `offsets[-1]` rows in all.  `lists` None makes every sequence a list of its own.  `attachments` are files beside the columns,
+    by name, and what writes them.
     Raises SnapshotError when the disk is full or the folder cannot be written.
     """
-    columns = {
+    n_rows = int(offsets[-1])
+    columns: dict[str, np.ndarray] = {
         "song_artist": song_artist.astype(np.int32, copy=False),
         "song_album": song_album.astype(np.int32, copy=False),
         "song_features": song_features.astype(np.float32, copy=False),
-        "sequences": sequences,
         "offsets": offsets.astype(np.int64, copy=False),
         "split": split.astype(np.uint8, copy=False),
         "lists": (np.arange(len(split)) if lists is None else lists).astype(np.int64, copy=False),
@@ -145,18 +152,22 @@ def write_snapshot(
         folder.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
         try:
-            for name, column in columns.items():
-                np.save(draft / f"{name}.npy", column)
+            files = {name: _write_column(draft / f"{name}.npy", [column], column.shape) for name, column in columns.items()}
+            blocks = [sequences] if isinstance(sequences, np.ndarray) else sequences
+            files["sequences"] = _write_column(draft / "sequences.npy", blocks, (n_rows,))
+            for name, write in (attachments or {}).items():
+                write(draft / name)
             manifest = {
                 "format_version": FORMAT_VERSION,
                 "counts": {
                     "songs": len(song_artist), "albums": n_albums, "artists": n_artists,
                     "fitted_songs": n_fitted_songs, "fitted_albums": n_fitted_albums, "fitted_artists": n_fitted_artists,
-                    "sequences": len(split), "rows": len(sequences),
+                    "sequences": len(split), "rows": n_rows,
                 },
                 "feature_names": list(feature_names),
                 "split": {"policy": policy, "sequences": [int((split == part).sum()) for part in (TRAIN, VALIDATION, TEST)]},
-                "files": {name: file_digest(draft / f"{name}.npy") for name in columns},
+                "files": files,
+                "attachments": {name: file_digest(draft / name) for name in attachments or {}},
                 "encoders_digest": encoders_digest,
                 "source": dict(source),
             }  # fmt: skip
@@ -173,15 +184,42 @@ def write_snapshot(
     return open_snapshot(folder)
 
 
+def _write_column(path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, ...]) -> str:
+    """Write one column as .npy, block after block, and return the file's SHA-256, which is summed on the way."""
+    sha256 = hashlib.sha256()
+    with path.open("wb") as file:
+        for number, block in enumerate(blocks):
+            if number == 0:
+                header = io.BytesIO()
+                described = {"descr": block.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(header, described)
+                sha256.update(header.getvalue())
+                file.write(header.getvalue())
+            content = np.ascontiguousarray(block).data
+            sha256.update(content)
+            file.write(content)
+    return sha256.hexdigest()
+
+
 def _put_in_use(folder: Path, draft: Path, version: str) -> None:
-    if not (folder / version).exists():
-        draft.rename(folder / version)
+    there = folder / version
+    if there.exists() and not _hold_the_same(draft, there):  # its name says what it held before it was damaged
+        there.rename(folder / f".damaged-{version}")
+    if not there.exists():
+        draft.rename(there)
     pointer = folder / ".current.new"
     pointer.write_text(version, encoding="utf-8")
     pointer.replace(folder / "current")
     for other in folder.iterdir():
         if other.is_dir() and other.name != version:
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _hold_the_same(draft: Path, version: Path) -> bool:
+    """Whether every file of the draft is in the version as well."""
+    return all(
+        (version / file.name).exists() and file_digest(version / file.name) == file_digest(file) for file in draft.iterdir()
+    )
 
 
 def open_snapshot(folder: Path, *, verify: bool = False) -> Snapshot:
@@ -212,6 +250,9 @@ def open_snapshot(folder: Path, *, verify: bool = False) -> Snapshot:
         for name, digest in manifest["files"].items():
             if file_digest(path / f"{name}.npy") != digest:
                 raise SnapshotError(f"snapshot file {path / name}.npy does not match its digest: run preprocessing.py")
+        for name, digest in manifest.get("attachments", {}).items():
+            if not (path / name).exists() or file_digest(path / name) != digest:
+                raise SnapshotError(f"snapshot file {path / name} does not match its digest: run preprocessing.py")
     return Snapshot(path=path, manifest=manifest, digest=hashlib.sha256(text.encode()).hexdigest(), **columns)
 
 

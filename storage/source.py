@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, Literal, LiteralString
 from uuid import UUID
 
 import adbc_driver_manager.dbapi as adbc
@@ -57,6 +57,21 @@ NO_ID_OF_THAT_TYPE = (
 
 _SEQUENCE_ID = re.compile(r"%\(sequence_id\)[sbt]")  # as psycopg writes the parameter
 
+# Optional columns of sequences.sql that are part of its checksum, and what stands for one that is not there.
+_OPTIONAL: Mapping[str, LiteralString] = {
+    "position": "NULL::bigint",
+    "listened_at": "NULL::timestamptz",
+    "group_id": "NULL::text",
+    "is_recommended": "NULL::boolean",
+    "row_id": "NULL::bigint",
+}
+
+# The end of a query that only sorts: names or numbers of columns with their directions, no parenthesis, no LIMIT behind them.
+_NAME = r'(?:[a-z_][\w$]*|"[^"]+")'
+_SORTED_BY = rf"(?:{_NAME}(?:\s*\.\s*{_NAME})*|\d+)(?:\s+(?:ASC|DESC))?(?:\s+NULLS\s+(?:FIRST|LAST))?"
+_ONLY_SORTS = re.compile(rf"\bORDER\s+BY\s+{_SORTED_BY}(?:\s*,\s*{_SORTED_BY})*\s*$", re.IGNORECASE)
+_ORDER_MATTERS = re.compile(r"\bDISTINCT\s+ON\b", re.IGNORECASE)
+
 # Names of PostgreSQL's types by what an id or a place may be; a domain or an enum is none of them.
 _WHOLE_NUMBERS = ("int2", "int4", "int8")
 _TEXTS = ("text", "varchar", "bpchar", "name")
@@ -70,17 +85,66 @@ class SourceColumns:
     sequences: Mapping[str, str]
 
 
-def stream_songs(url: str, queries_folder: Path) -> pa.RecordBatchReader:
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One moment of the database, held by the open transaction of `connection`; streams join it by its name."""
+
+    connection: Connection
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewerRows:
+    """The rows beyond a mark."""
+
+    sequence_ids: Sequence[Id]
+    """The sequences that have such rows, in no particular order."""
+    rows: int
+    content: int
+    """What they add to the checksum."""
+
+
+@contextmanager
+def one_moment(url: str, *, connect_timeout_seconds: int = 10) -> Iterator[Moment]:
+    """Hold a moment of the database, so that whatever is read in it fits together; raises DatabaseUnreachable."""
+    with connect(url, connect_timeout_seconds=connect_timeout_seconds) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        with expected_errors():
+            connection.execute(_SQL["keep_moment"])
+            row = connection.execute(_SQL["export_moment"]).fetchone()
+        assert row is not None
+        yield Moment(connection=connection, name=row[0])
+
+
+def stream_songs(url: str, queries_folder: Path, *, moment: Moment | None = None) -> pa.RecordBatchReader:
     """All songs as Arrow batches, read while they are consumed; the connection closes with the last batch.
 
+    `moment` says when they are read, None: now.
     Raises DatabaseUnreachable, or SchemaError when the query fails or song_id is missing.
     """
-    return _stream(url, queries_folder, "songs")
+    return _stream(url, _statement(queries_folder, "songs"), "songs", moment)
 
 
-def stream_sequences(url: str, queries_folder: Path) -> pa.RecordBatchReader:
-    """All rows of all sequences as Arrow batches, in the order of the query; see `stream_songs`."""
-    return _stream(url, queries_folder, "sequences")
+def stream_sequences(
+    url: str,
+    queries_folder: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    sequence_ids: Sequence[Id] | None = None,
+    moment: Moment | None = None,
+) -> pa.RecordBatchReader:
+    """All rows of all sequences as Arrow batches, in the order of the query; see `stream_songs`.
+
+    `columns` are the only ones that are sent, `sequence_ids` the only sequences; None: all.
+    """
+    query = _statement(queries_folder, "sequences")
+    if columns is not None:
+        chosen = "stream_columns" if sequence_ids is None else "stream_some_sequences"
+        listed = sql.SQL(", ").join(sql.Identifier(name) for name in columns)
+        parts = {"columns": listed, "query": sql.SQL(query), "sequence_ids": sql.Literal(list(sequence_ids or []))}
+        query = as_statement(sql.SQL(_SQL[chosen]).format(**parts).as_string(None))
+    return _stream(url, query, "sequences", moment)
 
 
 def check_contract(connection: Connection, queries_folder: Path) -> SourceColumns:
@@ -101,6 +165,10 @@ def check_contract(connection: Connection, queries_folder: Path) -> SourceColumn
             )
         if columns[name].get("is_recommended", "bool") != "bool":
             raise SchemaError(f"is_recommended in {name}.sql is {columns[name]['is_recommended']}: make it a boolean")
+    if columns["sequences"].get("row_id", "int8") not in _WHOLE_NUMBERS:
+        raise SchemaError(
+            f"row_id in sequences.sql is {columns['sequences']['row_id']}: make it a whole number that rises with each new row"
+        )
     _require_same_song_ids(columns)
     return SourceColumns(songs=columns["songs"], sequences=columns["sequences"])
 
@@ -165,24 +233,62 @@ def high_water_mark(connection: Connection, queries_folder: Path) -> dict[str, i
 
     `songs`, `rows` (of sequences): counts; `latest`: the last listened_at in ISO 8601, None where no time is known; `content`: a
     checksum of all songs, and of which song stands where, when it was heard, in which group of lists, and whether we proposed it.
+    What a later run needs beside: `last_row`, the highest row_id; `rows_content`, the checksum of sequences alone; and how many
+    rows have no sequence, or no song, or are our own proposals.
     """
     _columns_of(connection, queries_folder, "songs")  # names the file that fails, which the statement around both cannot
     columns = _columns_of(connection, queries_folder, "sequences")
     _require_columns("sequences", columns, REQUIRED["sequences"])
-    listened_at: LiteralString = "listened_at" if "listened_at" in columns else "NULL::timestamptz"
-    is_recommended: LiteralString = "is_recommended" if "is_recommended" in columns else "NULL::boolean"
     statement = sql.SQL(_SQL["high_water_mark"]).format(
-        songs=sql.SQL(_statement(queries_folder, "songs")),
-        sequences=sql.SQL(_statement(queries_folder, "sequences")),
-        listened_at=sql.SQL(listened_at),
-        is_recommended=sql.SQL(is_recommended),
-        position=sql.SQL("position" if "position" in columns else "NULL::bigint"),
-        group_id=sql.SQL("group_id::text" if "group_id" in columns else "NULL::text"),
+        songs=sql.SQL(_unsorted(_statement(queries_folder, "songs"))),
+        sequences=sql.SQL(_unsorted(_statement(queries_folder, "sequences"))),
+        content=_row_content(columns),
+        **{name: _column_or_null(name, columns) for name in ("listened_at", "is_recommended", "row_id")},
     )
     with expected_errors(), connection.cursor(row_factory=dict_row) as cursor:
         mark = cursor.execute(statement).fetchone()
     assert mark is not None
     return mark
+
+
+def newer_rows(connection: Connection, queries_folder: Path, key: Literal["row_id", "listened_at"], mark: int | str) -> NewerRows:
+    """The rows whose `key` is beyond a mark: `last_row` or `latest` of an earlier `high_water_mark`."""
+    columns = _columns_of(connection, queries_folder, "sequences")
+    beyond = sql.Literal(mark) if key == "row_id" else sql.SQL("{}::timestamptz").format(sql.Literal(mark))
+    statement = sql.SQL(_SQL["newer_rows"]).format(
+        sequences=sql.SQL(_unsorted(_statement(queries_folder, "sequences"))),
+        content=_row_content(columns),
+        key=sql.Identifier(key),
+        mark=beyond,
+    )
+    with expected_errors():
+        found = connection.execute(statement).fetchall()
+    return NewerRows(
+        sequence_ids=[sequence_id for sequence_id, _, _ in found if sequence_id is not None],
+        rows=sum(rows for _, rows, _ in found),
+        content=sum(int(content) for _, _, content in found),
+    )
+
+
+def _row_content(columns: Collection[str]) -> sql.Composed:
+    names = ("position", "listened_at", "group_id", "is_recommended")
+    parts: dict[str, sql.Composable] = {name: _column_or_null(name, columns) for name in names}
+    if "group_id" in columns:
+        parts["group_id"] = sql.SQL("group_id::text")
+    return sql.SQL(_SQL["row_content"]).format(**parts)
+
+
+def _column_or_null(name: str, columns: Collection[str]) -> sql.SQL:
+    return sql.SQL(as_statement(name) if name in columns else _OPTIONAL[name])
+
+
+def _unsorted(query: LiteralString) -> LiteralString:
+    """A query without the ORDER BY at its end, where nothing but the order of rows depends on it.
+
+    >>> _unsorted("SELECT a FROM t ORDER BY t.a DESC, 2"), _unsorted("SELECT a FROM t ORDER BY a LIMIT 9")
+    ('SELECT a FROM t', 'SELECT a FROM t ORDER BY a LIMIT 9')
+    """
+    return query if _ORDER_MATTERS.search(query) else as_statement(_ONLY_SORTS.sub("", f"{query} "))
 
 
 def _unknown(sequence_id: Id) -> UnknownPlaylist:
@@ -232,18 +338,20 @@ def _type_of_parameter(connection: Connection, query: str) -> str:
     return str(row[0])
 
 
-def _stream(url: str, queries_folder: Path, name: str) -> pa.RecordBatchReader:
-    query = _statement(queries_folder, name)
+def _stream(url: str, query: str, name: str, moment: Moment | None) -> pa.RecordBatchReader:
     connect(url).close()  # says in one line, and without the password, why there is no way to the server
-    batches = _batches(url, query, name)
+    batches = _batches(url, query, name, moment)
     schema = next(batches)
     assert isinstance(schema, pa.Schema)
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def _batches(url: str, query: str, name: str) -> Iterator[Any]:
+def _batches(url: str, query: str, name: str, moment: Moment | None) -> Iterator[Any]:
     """First the schema, then the batches; the connection lives as long as this generator."""
     with _adbc_errors(name), adbc_postgresql.connect(url) as connection, connection.cursor() as cursor:
+        if moment is not None:
+            cursor.execute(_SQL["fix_moment"])
+            cursor.execute(sql.SQL(_SQL["join_moment"]).format(moment=sql.Literal(moment.name)).as_string(None))
         cursor.execute(f"{query}\n")  # the driver puts it into parentheses, which a comment at its end would swallow
         reader = cursor.fetch_record_batch()
         _require_columns(name, reader.schema.names, REQUIRED[name])

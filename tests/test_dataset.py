@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import dataset
 from config import MASK, PAD, TrainingConfig
 from dataset import (
     LEFT_OUT,
@@ -75,14 +76,15 @@ def test_an_interrupted_write_leaves_the_old_version_in_use(tmp_path, monkeypatc
     first = small_snapshot(tmp_path)
     calls = []
 
-    def full_disk(path, array):
+    write_column = dataset._write_column
+
+    def full_disk(path, *column):
         calls.append(path)
         if len(calls) == 3:
             raise OSError(28, "No space left on device", str(path))
-        with path.open("wb") as file:
-            np.lib.format.write_array(file, array)
+        return write_column(path, *column)
 
-    monkeypatch.setattr("dataset.np.save", full_disk)
+    monkeypatch.setattr(dataset, "_write_column", full_disk)
     with pytest.raises(SnapshotError, match="No space left on device"):
         small_snapshot(tmp_path, source={"rows": 9})
     assert open_snapshot(tmp_path, verify=True).digest == first.digest

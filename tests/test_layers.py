@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
     {"errors", "config", "system"},
-    {"memory", "losses"},
+    {"memory", "losses", "id_table"},
     {"preprocessing_utils", "model", "evaluation", "storage"},
     {"dataset", "importers", "exporters", "map_tables", "doctor", "health"},
+    {"preparation"},  # the steps of preprocessing, a file each
     {"preprocessing", "engine", "audio_features"},
     {"serving", "train"},
     {"jobs", "web", "manage"},
@@ -34,6 +35,7 @@ FORBIDDEN = {
     "importers": {"torch", "flask"},
     "exporters": {"torch", "flask"},
     "preprocessing_utils": {"torch", "flask"},
+    "id_table": {"torch", "flask"},
     "health": {"torch", "numpy", "flask"},  # asked every few seconds
     "web": {"torch", "numpy", "storage", "psycopg", "sqlalchemy"},  # its data comes from /v1, through the browser
     "api": {"train", "engine.schedule", "engine.progress", "engine.processes"},

@@ -17,7 +17,9 @@ import preprocessing
 from config import Config, DatabaseConfig, PreprocessingConfig
 from dataset import TEST, TRAIN, VALIDATION, open_snapshot
 from errors import DatabaseUnreachable, DataError, EncoderError, SchemaError, SnapshotError, exit_code_of
-from preprocessing import SequenceFile, Sequences, is_stale, main, preprocess
+from preparation import reading
+from preparation.reading import UNKNOWN_TIME, SequenceFile, Sequences
+from preprocessing import is_stale, main, preprocess
 from preprocessing_utils import IdEncoder, encoders_digest, load_encoders
 from storage.connections import connect
 
@@ -304,11 +306,11 @@ def test_a_sequence_goes_on_from_batch_to_batch(tmp_path):
         file.append(batch((1, "a", 10, "g"), (1, "b", 30, "g"), (2, "a", 7, None)))
         file.append(batch((2, "c", 9, None)))
         file.append(batch((2, "a", 8, None), (3, "a", None, "g"), (4, "b", 5, None)))
-    sequences = file.sequences()
+    sequences = file.reading().sequences
     assert songs.decode([3, 4, 5]) == ["b", "a", "c"]
     assert sequences.songs.tolist() == [4, 3, 4, 5, 4, 4, 3]
     assert (sequences.starts.tolist(), sequences.ends.tolist()) == ([0, 2, 5, 6], [2, 5, 6, 7])
-    assert sequences.times.tolist() == [30, 9, preprocessing.UNKNOWN_TIME, 5]
+    assert sequences.times.tolist() == [30, 9, UNKNOWN_TIME, 5]
     assert (sequences.groups == sequences.groups[0]).tolist() == [True, False, True, False]
     assert len(set(sequences.groups.tolist())) == 3
 
@@ -317,7 +319,7 @@ def test_blocks_hold_every_sequence_once_whatever_their_size(monkeypatch):
     sequences = Sequences(songs=np.arange(10), starts=np.array([0, 3, 7]), ends=np.array([3, 7, 10]),
                           times=np.zeros(3, np.int64), groups=np.arange(3))  # fmt: skip
     for rows_per_block in (1, 3, 4, 8, 100):
-        monkeypatch.setattr(preprocessing, "ROWS_PER_BLOCK", rows_per_block)
+        monkeypatch.setattr(reading, "ROWS_PER_BLOCK", rows_per_block)
         blocks = list(sequences.blocks())
         assert np.concatenate([songs for songs, _ in blocks]).tolist() == list(range(10))
         assert sum(len(offsets) - 1 for _, offsets in blocks) == 3
@@ -436,8 +438,8 @@ class FullDisk:
 def test_a_disk_that_fills_up_while_reading_leaves_everything_as_it_was(configure, monkeypatch):
     config = configure(songs=SONGS, sequences=SEQUENCES)
     before = run(config)
-    append = preprocessing._append
-    monkeypatch.setattr(preprocessing, "_append", lambda _, numbers, path: append(FullDisk(), numbers, path))
+    append = reading.append_numbers
+    monkeypatch.setattr(reading, "append_numbers", lambda _, numbers, path: append(FullDisk(), numbers, path))
     with pytest.raises(SnapshotError, match=r"could not be written \(No space left on device\); the old snapshot stays in use"):
         run(config)
     require_unchanged(config, before)
@@ -455,7 +457,7 @@ def test_a_disk_that_fills_up_while_writing_encoders_leaves_everything_as_it_was
 def test_a_disk_that_fills_up_while_writing_the_snapshot_leaves_everything_as_it_was(configure, monkeypatch):
     config = configure(songs=SONGS, sequences=SEQUENCES)
     before = run(config)
-    monkeypatch.setattr(np, "save", lambda *_: FullDisk().write(b""))
+    monkeypatch.setattr(dataset, "_write_column", lambda *_: FullDisk().write(b""))
     written_queries(config.database.queries_folder, f"{SONGS} WHERE song_id < 'd'", SEQUENCES)
     with pytest.raises(SnapshotError, match="No space left on device"):
         run(config)

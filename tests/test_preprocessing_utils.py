@@ -395,7 +395,7 @@ def test_an_interruption_before_the_manifest_leaves_the_old_set_in_use(tmp_path,
     replace = Path.replace
 
     def replace_all_but_the_manifest(self, target):
-        if self.name == "manifest.json":
+        if target.name == "manifest.json":
             raise KeyboardInterrupt
         return replace(self, target)
 

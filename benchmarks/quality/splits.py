@@ -25,7 +25,9 @@ from engine.comparison import repeats_allowed
 from errors import DataError
 from evaluation.metrics import Mask
 from evaluation.protocols import leave_one_out_tasks, next_song_tasks
-from preprocessing import HELD_OUT_OF_EACH, Catalogue, TrainingPart, encode_songs, fit_encoders
+from preparation.encoding import encode_songs, fit_encoders
+from preparation.reading import Catalogue
+from preparation.splitting import HELD_OUT_OF_EACH, TrainingPart
 from preprocessing_utils import IdEncoder, as_arrow, count_repeats, save_encoders
 
 VALIDATION_FROM, TEST_FROM = np.datetime64("2020-11-01"), np.datetime64("2021-01-01")  # UTC
@@ -213,8 +215,10 @@ def _csv(path: Path) -> pd.DataFrame:
 
 def _as_catalogue(songs: pd.DataFrame) -> Catalogue:
     features = songs.reindex(columns=list(FEATURES)).astype(float)
+    numbers = IdEncoder("song").extend(songs["song_id"])
     return Catalogue(
-        songs=IdEncoder("song").extend(songs["song_id"]),
+        songs=numbers,
+        numbers=numbers.encode(songs["song_id"]),
         artist_ids=as_arrow(songs["artist_id"], "artist"),
         album_ids=as_arrow(songs["album_id"], "album"),
         features=pa.Table.from_pandas(features, preserve_index=False),

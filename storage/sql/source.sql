@@ -21,9 +21,35 @@ CROSS JOIN LATERAL (
 ) AS song
 ORDER BY wanted.place, song.place_in_sequence;
 
+-- name: keep_moment
+-- The transaction that holds a moment of the database waits while others read in it, however long that takes.
+SET LOCAL idle_in_transaction_session_timeout = 0;
+
+-- name: export_moment
+-- The name by which other connections see what this transaction sees.
+SELECT pg_export_snapshot();
+
+-- name: join_moment
+-- See what the transaction sees that exported the moment; the statement before it makes that possible.
+SET TRANSACTION SNAPSHOT {moment};
+
+-- name: fix_moment
+-- All statements of this transaction see the same moment, and change nothing.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+
+-- name: stream_columns
+-- Some columns of a query, in its order: a query that sorts is no part of what the planner may turn about.
+SELECT {columns} FROM ({query}
+) AS row_of_sequence;
+
+-- name: stream_some_sequences
+-- The same of some sequences alone; the ids stand in the statement, so that the condition moves into the query, to its index.
+SELECT {columns} FROM ({query}
+) AS row_of_sequence WHERE sequence_id = ANY({sequence_ids});
+
 -- name: high_water_mark
--- Counts, the latest time, and a checksum that does not depend on the order of rows: the place is part of what is summed, and so
--- are time and group, which decide the split, and the mark of what we proposed, which may be left out.  A record is hashed as it is: faster than its text, and free of the session's zone.
+-- Counts, the latest time and row, and a checksum that does not depend on the order of rows: the place is part of what is summed, and
+-- so are time and group, which decide the split, and the mark of what we proposed, which may be left out.  A record is hashed as it is: faster than its text, and free of the session's zone.
 WITH song AS (
     SELECT count(*) AS songs, sum(hashtextextended(row_of_song::text, 0)) AS content
     FROM ({songs}
@@ -31,8 +57,12 @@ WITH song AS (
 ), sequence AS (
     SELECT
         count(*) AS rows,
+        count(*) FILTER (WHERE sequence_id IS NULL) AS rows_without_sequence,
+        count(*) FILTER (WHERE song_id IS NULL AND sequence_id IS NOT NULL) AS rows_without_song,
+        count(*) FILTER (WHERE {is_recommended} AND sequence_id IS NOT NULL AND song_id IS NOT NULL) AS rows_recommended,
         max({listened_at}) AS latest,
-        sum(hash_record_extended(ROW(sequence_id, song_id, {position}, {listened_at}, {group_id}, {is_recommended}), 0)) AS content
+        max({row_id}) AS last_row,
+        sum({content}) AS content
     FROM ({sequences}
     ) AS row_of_sequence
 )
@@ -40,5 +70,22 @@ SELECT
     song.songs,
     sequence.rows,
     to_char(sequence.latest AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS latest,
-    md5(concat_ws('/', song.content, sequence.content)) AS content
+    md5(concat_ws('/', song.content, sequence.content)) AS content,
+    sequence.last_row,
+    sequence.content::text AS rows_content,
+    sequence.rows_without_sequence,
+    sequence.rows_without_song,
+    sequence.rows_recommended
 FROM song CROSS JOIN sequence;
+
+-- name: row_content
+-- What is summed of a row of the sequences query.
+hash_record_extended(ROW(sequence_id, song_id, {position}, {listened_at}, {group_id}, {is_recommended}), 0);
+
+-- name: newer_rows
+-- The sequences with rows beyond a mark: how many such rows each has, and what they add to the checksum.
+SELECT sequence_id, count(*) AS rows, sum({content}) AS content
+FROM ({sequences}
+) AS row_of_sequence
+WHERE {key} > {mark}
+GROUP BY sequence_id;

@@ -11,6 +11,8 @@ from errors import DatabaseError, DatabaseUnreachable, SchemaError, UnknownPlayl
 from storage.source import (
     check_contract,
     high_water_mark,
+    newer_rows,
+    one_moment,
     sequence_by_id,
     sequences_by_ids,
     songs_by_id,
@@ -276,6 +278,80 @@ def test_the_high_water_mark_of_tables_without_time_has_no_latest(own, own_queri
     rewrite(own_queries, "sequences", ", added AT TIME ZONE 'UTC' AS listened_at", "")
     mark = high_water_mark(own, own_queries)
     assert (mark["songs"], mark["rows"], mark["latest"]) == (2, 2, None)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "rows"),
+    [
+        ("SELECT n AS sequence_id, n AS song_id, 1 AS position FROM generate_series(1, 3) AS n ORDER BY n, position DESC", 3),
+        ("SELECT n AS sequence_id, n AS song_id, 1 AS position FROM generate_series(1, 3) AS n ORDER BY n LIMIT 2", 2),
+        (
+            "SELECT DISTINCT ON (1) n % 2 AS sequence_id, n AS song_id, n AS position "
+            "FROM generate_series(1, 9) AS n ORDER BY 1, 2",
+            2,
+        ),
+        ("SELECT 1 AS sequence_id, 2 AS song_id, 3 AS position -- in no ORDER BY position", 1),
+    ],
+)
+def test_the_high_water_mark_sorts_only_where_the_order_matters(own, own_queries, sequences, rows):
+    (own_queries / "sequences.sql").write_text(sequences)
+    mark, unsorted = high_water_mark(own, own_queries), f"SELECT * FROM ({sequences}\n) AS query"
+    (own_queries / "sequences.sql").write_text(unsorted)
+    assert mark == high_water_mark(own, own_queries)
+    assert mark["rows"] == rows
+
+
+def test_the_high_water_mark_counts_what_a_run_leaves_out(own, own_queries):
+    rows = "(NULL, 1, TRUE), (1, NULL, TRUE), (1, 1, TRUE), (1, 1, FALSE), (1, 2, NULL)"
+    (own_queries / "sequences.sql").write_text(f"SELECT * FROM (VALUES {rows}) AS written (sequence_id, song_id, is_recommended)")
+    mark = high_water_mark(own, own_queries)
+    assert [mark[f"rows_{name}"] for name in ("without_sequence", "without_song", "recommended")] == [1, 1, 1]
+
+
+def test_newer_rows_are_those_beyond_the_mark_and_make_up_the_difference(music):
+    before = high_water_mark(music, MUSIC)
+    music.execute(
+        "INSERT INTO music.listen (user_id, listened_at, song_id) VALUES ('v', '2025-01-01Z', 's2'), ('w', now(), 's1')"
+    )
+    now = high_water_mark(music, MUSIC)
+    newer = newer_rows(music, MUSIC, "listened_at", str(before["latest"]))
+    assert (sorted(map(str, newer.sequence_ids)), newer.rows) == (["listen:v:1", "listen:w:0"], 2)
+    assert int(str(now["rows_content"])) - newer.content == int(str(before["rows_content"]))
+
+
+# --- some columns, some sequences, one moment --------------------------------------------------------------------------------
+
+
+def test_a_stream_of_some_columns_keeps_the_order_of_the_query(music, database_url):
+    whole = stream_sequences(database_url, MUSIC).read_all()
+    assert stream_sequences(database_url, MUSIC, columns=["song_id", "sequence_id"]).read_all() == whole.select(
+        ["song_id", "sequence_id"]
+    )
+
+
+@pytest.mark.parametrize("sequence_ids", [["p1", "listen:v:0"], ["it's \\ {none}"], []])
+def test_a_stream_of_some_sequences_holds_these_in_the_order_of_the_query(music, database_url, sequence_ids):
+    columns = ["sequence_id", "song_id"]
+    whole = stream_sequences(database_url, MUSIC, columns=columns).read_all().to_pylist()
+    some = stream_sequences(database_url, MUSIC, columns=columns, sequence_ids=sequence_ids).read_all().to_pylist()
+    assert some == [row for row in whole if row["sequence_id"] in sequence_ids]
+
+
+def test_sequences_with_uuids_can_be_chosen(own, own_queries, database_url):
+    columns = ["sequence_id", "song_id"]
+    for chosen, n_rows in ((PLAYLIST, 2), (UUID(int=8), 0)):
+        assert stream_sequences(database_url, own_queries, columns=columns, sequence_ids=[chosen]).read_all().num_rows == n_rows
+
+
+def test_what_is_written_later_is_not_in_the_moment(music, database_url):
+    with one_moment(database_url) as moment:
+        before = high_water_mark(moment.connection, MUSIC)
+        music.execute("DELETE FROM music.listen; DELETE FROM music.playlist_song; DELETE FROM music.song")
+        music.commit()
+        assert stream_songs(database_url, MUSIC, moment=moment).read_all().num_rows == before["songs"] == 3
+        assert stream_sequences(database_url, MUSIC, moment=moment).read_all().num_rows == before["rows"]
+        assert high_water_mark(moment.connection, MUSIC) == before
+    assert stream_songs(database_url, MUSIC).read_all().num_rows == 0
 
 
 # --- several sequences at once -----------------------------------------------------------------------------------------------

@@ -1,0 +1,126 @@
+"""Which sequences are too short, which part each of the others stands in, and what of it training may see.
+
+Letters: V song numbers, the three specials included; S sequences.
+"""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+import dataset
+from config import PreprocessingConfig
+from dataset import LEFT_OUT, TEST, TRAIN, VALIDATION
+from errors import DataError
+from preparation.reading import UNKNOWN_TIME, Sequences
+from preprocessing_utils import count_repeats
+
+log = logging.getLogger(__name__)
+
+HELD_OUT_OF_EACH = 2  # leave_one_out: the last song of a sequence tests, the one before validates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which sequence stands in which part."""
+
+    policy: str  # "time", "sequence" or "leave_one_out"
+    parts: np.ndarray  # (S,) uint8: TRAIN, VALIDATION, TEST or LEFT_OUT
+    cut_time: int | None  # seconds of the first held-out sequence; None unless split by time
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPart:
+    """What the encoders may learn from."""
+
+    counts: np.ndarray  # (V,) int64: how often the training part holds each provisional number
+    n_sequences: int
+    n_repeats: int  # rows whose song occurred earlier in the same sequence
+
+    @property
+    def n_rows(self) -> int:
+        """Training rows."""
+        return int(self.counts.sum())
+
+
+def clean(sequences: Sequences, min_sequence_length: int, left_out: Counter[str]) -> tuple[np.ndarray, Sequences]:
+    """Leave out, and count, the sequences that are too short: which ones stay, (S,) bool, and they alone.
+
+    Raises DataError unless two remain.
+    """
+    is_long = sequences.ends - sequences.starts >= min_sequence_length
+    kept = sequences.where(is_long)
+    left_out[f"sequences of fewer than {min_sequence_length} songs"] += len(sequences) - len(kept)
+    if len(kept) < 2:
+        raise DataError(
+            f"{len(kept)} of {len(sequences)} sequences have at least {min_sequence_length} songs, two are needed: "
+            "load more sequences, or lower min_sequence_length"
+        )
+    log.info("clean: %d sequences in, %d out; %d rows in, %d out", len(sequences), len(kept), sequences.n_rows, kept.n_rows)
+    return is_long, kept
+
+
+def split_sequences(sequences: Sequences, settings: PreprocessingConfig, left_out: Counter[str]) -> Split:
+    """Put each sequence into a part, by the policy that the settings name; `auto` takes time where every sequence has one.
+
+    Raises DataError when the policy cannot be followed.
+    """
+    if settings.split == "leave_one_out":
+        split = Split(policy="leave_one_out", parts=np.full(len(sequences), TRAIN, np.uint8), cut_time=None)
+    elif settings.split == "time":
+        split = _split_by_time(sequences, settings)
+    elif settings.split == "auto" and (sequences.times != UNKNOWN_TIME).all():
+        try:
+            split = _split_by_time(sequences, settings)
+        except DataError as exc:
+            log.warning("split: not by time (%s), so by sequence", exc)
+            split = _split_by_sequence(sequences, settings)
+    else:
+        split = _split_by_sequence(sequences, settings)
+    n_training, n_validation, n_test, n_left_out = np.bincount(split.parts, minlength=LEFT_OUT + 1).tolist()
+    left_out["sequences outside the split"] += n_left_out
+    log.info("split by %s: %d sequences in; %d for training, %d for validation, %d for the test, %d left out",
+             split.policy, len(sequences), n_training, n_validation, n_test, n_left_out)  # fmt: skip
+    return split
+
+
+def _split_by_time(sequences: Sequences, settings: PreprocessingConfig) -> Split:
+    n_unknown = int((sequences.times == UNKNOWN_TIME).sum())
+    if n_unknown:
+        raise DataError(
+            f"{n_unknown} of {len(sequences)} sequences have no listened_at, which a split by time needs: "
+            "fill it in sequences.sql, or set split to sequence"
+        )
+    parts = dataset.split_by_time(
+        sequences.times, sequences.groups, settings.train_size, np.random.default_rng(settings.split_seed)
+    )
+    held_out = (parts == VALIDATION) | (parts == TEST)
+    return Split(policy="time", parts=parts, cut_time=int(sequences.times[held_out].min()))
+
+
+def _split_by_sequence(sequences: Sequences, settings: PreprocessingConfig) -> Split:
+    rng = np.random.default_rng(settings.split_seed)
+    parts = dataset.split_by_sequence(sequences.groups, settings.train_size, rng)
+    return Split(policy="sequence", parts=parts, cut_time=None)
+
+
+def training_part(sequences: Sequences, split: Split, n_numbers: int) -> TrainingPart:
+    """Count what training may see; with leave_one_out that is all but the last two songs of each sequence.
+
+    Raises DataError when no training sequence has two songs.
+    """
+    training = sequences.where(split.parts == TRAIN)
+    if split.policy == "leave_one_out":
+        training = training.without_last(HELD_OUT_OF_EACH)
+    training = training.where(training.ends > training.starts)
+    if not (training.ends - training.starts >= 2).any():
+        raise DataError(
+            f"no training sequence has two songs (split by {split.policy}, {len(sequences)} sequences): "
+            "load more sequences, or change split or train_size"
+        )
+    counts, n_repeats = np.zeros(n_numbers, np.int64), 0
+    for songs, offsets in training.blocks():
+        counts += np.bincount(songs, minlength=n_numbers)
+        n_repeats += count_repeats(songs, offsets)
+    return TrainingPart(counts=counts, n_sequences=len(training), n_repeats=n_repeats)
