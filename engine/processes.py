@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 import torch.distributed as distributed
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from config import TrainingConfig
 from dataset import Masked
@@ -128,7 +130,7 @@ def process_group(config: TrainingConfig) -> Iterator[Process]:
         torch.set_num_threads(config.threads)
     if world_size > 1:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=timedelta(minutes=TIMEOUT_MINUTES))
+        join_group(backend, timedelta(minutes=TIMEOUT_MINUTES))
     process = Process(rank=rank, world_size=world_size, device=device, use_bf16=choose_bf16(config.precision, device))
     try:
         with process.peers():
@@ -136,6 +138,22 @@ def process_group(config: TrainingConfig) -> Iterator[Process]:
     finally:
         if world_size > 1:
             distributed.destroy_process_group()
+
+
+def join_group(backend: str, timeout: timedelta) -> None:
+    """Meet the other processes at the address in the environment.
+
+    A restart by torchrun (2.13) meets in the store of the attempt before, where the addresses of dead processes still stand, and
+    would wait for those.  So each attempt keeps to names of its own.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+    if restarts is None:
+        distributed.init_process_group(backend, timeout=timeout)
+        return
+    store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    store.set_timeout(timeout)
+    own = PrefixStore(f"attempt-{restarts}", store)
+    distributed.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:
