@@ -252,13 +252,13 @@ class Trainer:
         self.sampler = NegativeSampler(training_frequencies(snapshot).to(process.device))
         seed_everything(training.seed)
         self.model = build_model(config, snapshot).to(process.device)
+        if training.compile:
+            compile_forward(self.model, process.device)
         self.rows = training_rows(config, snapshot, process, self.model.row_len)
         self.optimizer = build_optimizer(self.model, training)
         self.random = Randomness(training.seed, process)
         self.loss_of_epoch = torch.zeros((), dtype=torch.float64, device=process.device)  # summed over this process's places
         self.folder, self.progress = self._begin()
-        if training.compile:
-            compile_forward(self.model, process.device)
         # The buffers are the catalogue and the counts, the same in all processes and never changed: nothing to broadcast.
         is_alone = process.world_size == 1
         self.wrapped = self.model if is_alone else DistributedDataParallel(self.model, broadcast_buffers=False)

@@ -6,12 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import train
 from config import PROJECT_ROOT
+from dataset import open_snapshot
 from engine.checkpoint import (
     JOB,
     epochs_of,
@@ -24,10 +27,10 @@ from engine.checkpoint import (
     states_of,
     write_json,
 )
-from engine.processes import Job
+from engine.processes import Job, process_group
 from engine.resuming import Stand, newest_stand, where_to_go_on
-from errors import CheckpointError
-from tests.engine.small import small_snapshot
+from errors import CheckpointError, ConfigError
+from tests.engine.small import small_config, small_snapshot
 
 EPOCHS, STEPS = 3, 21  # of 81 rows, four a step
 
@@ -96,8 +99,6 @@ def whole(world, tmp_path_factory):
     [
         ([STEPS + 5, STEPS + 9], STEPS + 13, STEPS + 9),  # within the second epoch, after the newest of two states
         ([], STEPS + 13, STEPS),  # from the checkpoint of the first
-        ([5], 12, 5),  # within the first epoch, whose run has no checkpoint yet
-        ([STEPS], STEPS + 1, STEPS),  # all steps of the epoch are in its state, and its checkpoint is newer
     ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(world, whole, tmp_path, states_at, dies_at, goes_on_at):
@@ -113,20 +114,81 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(world, whole, tmp_path,
     assert states_of(only_run(out)) == []
 
 
+# --- what a kill leaves behind, played through within this process -----------------------------------------------------------
+
+
+class KilledError(Exception):
+    """Stands for an interruption."""
+
+
+class Watched(train.Trainer):
+    """Keeps the loss of each step; writes states and is interrupted where it is told to."""
+
+    states_at: tuple[int, ...] = ()
+    dies_at: int | None = None
+
+    def _step(self, part, generator):
+        if self.progress.step + 1 == self.dies_at:
+            raise KilledError
+        loss, rate = super()._step(part, generator)
+        self.__dict__.setdefault("losses", {})[self.progress.step + 1] = loss.item()
+        return loss, rate
+
+    def _is_time_to_save(self):
+        return self.progress.step in self.states_at
+
+
+def config_of(world, models, **training):
+    settings = {"num_epochs": EPOCHS, "batch_size": 4, "keep_checkpoints": 9, "map_songs": 0, **training}
+    return small_config(world, model_folder=models, **settings)
+
+
+def trainer_of(config, **told):
+    with process_group(config.training) as process:
+        trainer = Watched(config, open_snapshot(config.preprocessing.snapshot), process, show_progress=False)
+    for name, value in told.items():
+        setattr(trainer, name, value)
+    return trainer
+
+
 @pytest.fixture(scope="module")
-def interrupted(world, tmp_path_factory):
-    """A run that was killed within its second epoch, after a state was written."""
-    out = tmp_path_factory.mktemp("interrupted") / "out"
-    run_train(world, out, dies_at=STEPS + 10, states_at=[STEPS + 5])
-    return out
+def uninterrupted(world, tmp_path_factory):
+    trainer = trainer_of(config_of(world, tmp_path_factory.mktemp("uninterrupted")))
+    trainer.run()
+    return trainer
 
 
-@pytest.fixture
-def broken_off(interrupted, tmp_path):
-    """A copy of it, to be damaged."""
-    shutil.copytree(interrupted, tmp_path / "out")
-    (tmp_path / "out" / "losses-0.jsonl").unlink()
-    return tmp_path / "out"
+def broken_off(world, models, states_at, dies_at):
+    """The folder of a run that was interrupted."""
+    trainer = trainer_of(config_of(world, models), states_at=states_at, dies_at=dies_at)
+    with pytest.raises(KilledError):
+        trainer.run()
+    return trainer.folder
+
+
+@pytest.mark.parametrize(
+    ("states_at", "dies_at", "goes_on_at"),
+    [
+        ([5], 12, 5),  # within the first epoch, whose run has no checkpoint yet
+        ([STEPS], STEPS + 1, STEPS),  # all steps of the epoch were in its state, but its checkpoint stands
+    ],
+)
+def test_a_run_goes_on_from_any_step(world, uninterrupted, tmp_path, states_at, dies_at, goes_on_at):
+    run = broken_off(world, tmp_path, states_at, dies_at)
+    again = trainer_of(config_of(world, tmp_path, epoch_to_preload=-1))
+    assert again.run() == run
+    assert again.losses == {step: loss for step, loss in uninterrupted.losses.items() if step > goes_on_at}
+    assert_alike(run, uninterrupted.folder)
+
+
+def test_a_state_after_the_last_step_of_an_epoch_leaves_only_its_end_to_do(world, uninterrupted, tmp_path, monkeypatch):
+    trainer = trainer_of(config_of(world, tmp_path), states_at=[STEPS], dies_at=STEPS + 1)
+    monkeypatch.setattr(trainer, "_finish_epoch", lambda *arguments: trainer._step(None, None))  # dies before its checkpoint
+    with pytest.raises(KilledError):
+        trainer.run()
+    again = trainer_of(config_of(world, tmp_path, epoch_to_preload=-1))
+    assert_alike(again.run(), uninterrupted.folder)
+    assert min(again.losses) == STEPS + 1
 
 
 def truncate(path):
@@ -140,20 +202,20 @@ def change(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, change])
-def test_a_damaged_state_gives_way_to_the_last_epoch(world, whole, broken_off, damage):
-    (state,) = states_of(only_run(broken_off))
+def test_a_damaged_state_gives_way_to_the_last_epoch(world, uninterrupted, tmp_path, caplog, damage):
+    run = broken_off(world, tmp_path, [STEPS + 5], STEPS + 10)
+    (state,) = states_of(run)
     damage(state)
-    done = run_train(world, broken_off, "--epoch-to-preload", "-1")
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = [line for line in done.stderr.splitlines() if "digest" in line]
-    assert line == f"{state} does not match its digest (truncated or changed): going on from epoch-001 instead"
-    assert losses_of(broken_off) == {step: loss for step, loss in losses_of(whole).items() if step > STEPS}
-    assert_alike(only_run(broken_off), only_run(whole))
+    again = trainer_of(config_of(world, tmp_path, epoch_to_preload=-1))
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"{state} does not match its digest (truncated or changed): going on from epoch-001 instead"]
+    again.run()
+    assert again.losses == {step: loss for step, loss in uninterrupted.losses.items() if step > STEPS}
+    assert_alike(run, uninterrupted.folder)
 
 
-def test_a_state_is_nothing_to_serve(interrupted):
-    run = only_run(interrupted)
-    assert len(states_of(run)) == 1
+def test_a_state_is_nothing_to_serve(world, tmp_path):
+    run = broken_off(world, tmp_path, [STEPS + 5], STEPS + 10)
     assert find_checkpoint(run.parent) == find_checkpoint(run) == run / "epoch-001"
     assert newest_stand(run) == states_of(run)[0]
 
@@ -191,27 +253,39 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("settings", "message"),
     [
-        (["--seed", "5"], "came by seed 0, rows_per_step 4, last_item_probability 0.9, not seed 5"),
-        (["--batch-size", "8"], "not seed 0, rows_per_step 8"),
-        (["--last-item-probability", "0.5"], "last_item_probability 0.5"),
-        (["--d-ff", "32"], "d_ff is 32, but the checkpoint to resume was trained with 16"),
+        ({"seed": 5}, "came by seed 0, rows_per_step 4, last_item_probability 0.9, not seed 5"),
+        ({"batch_size": 8}, "not seed 0, rows_per_step 8"),
+        ({"last_item_probability": 0.5}, r"last_item_probability 0\.5: use the same"),
     ],
 )
-def test_within_an_epoch_its_rows_cannot_be_dealt_otherwise(world, broken_off, options, message):
-    before = sorted(path.name for path in only_run(broken_off).rglob("*"))
-    done = run_train(world, broken_off, "--epoch-to-preload", "-1", *options)
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
-    assert message in line
-    assert sorted(path.name for path in only_run(broken_off).rglob("*")) == before
+def test_within_an_epoch_its_rows_cannot_be_dealt_otherwise(world, tmp_path, settings, message):
+    run = broken_off(world, tmp_path, [STEPS + 5], STEPS + 10)
+    before = sorted(path.name for path in run.rglob("*"))
+    with pytest.raises(ConfigError, match=message):
+        trainer_of(config_of(world, tmp_path, epoch_to_preload=-1, **settings))
+    assert sorted(path.name for path in run.rglob("*")) == before
 
 
-def test_after_a_whole_epoch_they_can(world, broken_off):
-    done = run_train(world, broken_off, "--epoch-to-preload", "1", "--batch-size", "8")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len(losses_of(broken_off)) == 2 * 11
-    assert states_of(only_run(broken_off)) == []
+def test_after_a_whole_epoch_they_can(world, tmp_path):
+    run = broken_off(world, tmp_path, [STEPS + 5], STEPS + 10)
+    again = trainer_of(config_of(world, tmp_path, epoch_to_preload=1, batch_size=8))
+    assert states_of(run) == []
+    again.run()
+    assert len(again.losses) == 2 * 11
+
+
+def test_states_are_written_by_the_clock(world, tmp_path, monkeypatch):
+    written, clock = [], count(0, 7)  # seven seconds a look
+    monkeypatch.setattr(train, "save_stand", lambda run, model, optimizer, progress, **rest: written.append(progress.step))
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    for minutes in (0, 1):
+        assert written == []
+        config = config_of(world, tmp_path, checkpoint_minutes=minutes, num_epochs=1)
+        with process_group(config.training) as process:
+            train.Trainer(config, open_snapshot(world / "snapshot"), process, show_progress=False).run()
+    assert written == [8, 17]  # the first look at the clock after 60 seconds, counted anew from there
 
 
 # --- torchrun ----------------------------------------------------------------------------------------------------------------
@@ -229,7 +303,7 @@ def whole_of_two(world, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize(("states_at", "dies_at", "goes_on_at"), [([30], 38, 30), ([], STEPS + 5, STEPS), ([], 4, 0)])
+@pytest.mark.parametrize(("states_at", "dies_at", "goes_on_at"), [([30], 38, 30), ([], 4, 0)])
 def test_torchrun_goes_on_with_its_run_when_a_process_is_killed(world, whole_of_two, tmp_path, states_at, dies_at, goes_on_at):
     out = tmp_path / "out"
     shutil.copytree(whole_of_two / "models", out / "models")  # somebody else's finished run
@@ -245,14 +319,6 @@ def test_torchrun_goes_on_with_its_run_when_a_process_is_killed(world, whole_of_
         assert min(line["step"] for line in lines if line["restarts"]) == goes_on_at + 1
     assert_alike(ours, theirs)
     assert {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()} == before
-
-
-def test_torchrun_without_restarts_ends_with_a_clear_line(world, tmp_path):
-    done = run_train(world, tmp_path / "out", "--batch-size", "2", launcher=torchrun(0), dies_at=4, dying=1)
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert "process 0 of 2 lost another one" in line
-    assert "go on with --epoch-to-preload -1" in line
 
 
 def noted(models, name, job):
