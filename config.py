@@ -255,10 +255,16 @@ class TrainingConfig:
     """Where to train; auto takes CUDA when there is one."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 runs matrix products in bfloat16; auto does so on CUDA devices that have it."""
+    compile: bool = False
+    """Whether torch.compile makes the forward pass; its first steps take minutes, and it needs a C++ compiler (CUDA: Triton)."""
     model_folder: Path = PROJECT_ROOT / "models"
     """Runs are written below this folder, one folder a run."""
     epoch_to_preload: int | None = None
-    """Resume the newest run from this epoch's checkpoint; -1 takes its last one."""
+    """Resume the newest run from this epoch's checkpoint; -1 goes on where it was interrupted, also within an epoch."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between the states that are written within an epoch, to go on from; 0 writes checkpoints of whole epochs only."""
+    continue_from: Path | None = None
+    """Begin a new run with what this run (or checkpoint, or newest finished run below a folder) learned, grown by new songs."""
     writer_dict: Path | None = None
     """Folder of the TensorBoard scalars; None writes them into the run's folder."""
     keep_checkpoints: int = 3
@@ -274,7 +280,7 @@ class TrainingConfig:
         for name in ("batch_size", "num_epochs", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require((self.negatives or 0) >= 0, "negatives", self.negatives, "0 or more")
-        for name in ("warmup_steps", "early_stopping_epochs", "threads", "weight_decay", "map_songs"):
+        for name in ("warmup_steps", "early_stopping_epochs", "threads", "weight_decay", "map_songs", "checkpoint_minutes"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(self.map_songs <= 20_000, "map_songs", self.map_songs, "at most 20000: the page draws no larger map")
         if self.label_smoothing and self.negatives:
@@ -286,6 +292,11 @@ class TrainingConfig:
         _require(self.minutes is None or self.minutes > 0, "minutes", self.minutes, "above 0")
         _require(self.epoch_to_preload is None or self.epoch_to_preload >= -1, "epoch_to_preload", self.epoch_to_preload,
                  "-1 (the last epoch) or more")  # fmt: skip
+        if self.epoch_to_preload is not None and self.continue_from is not None:
+            raise ConfigError(
+                f"epoch_to_preload ({self.epoch_to_preload}) goes on with a run, continue_from ({self.continue_from}) begins a "
+                "new one: name one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

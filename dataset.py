@@ -23,6 +23,7 @@ import json
 import math
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -403,22 +404,45 @@ def fold_of_lists(n_lists: int, folds: int) -> np.ndarray:
 
 
 class Windows(NamedTuple):
-    """Rows to be made into a batch, as places in the flat array of songs, each (B,) int64."""
+    """Rows to be made into a batch, as places in the flat array of songs, each (B,) int64 and on the host."""
 
     firsts: Tensor  # where the window's sequence begins
-    ends: Tensor  # where the window ends; it reaches back up to seq_len songs, but not before `firsts`
+    ends: Tensor  # where the window ends; it reaches back up to row_len songs, but not before `firsts`
     lists: Tensor  # the list that the window's sequence is a version of
+    only_last: Tensor  # bool: only the last song is hidden
 
-    def take(self, rows: Tensor) -> "Windows":
+    def take(self, rows: Tensor | slice) -> "Windows":
         """Some of the windows."""
         return Windows(*(column[rows] for column in self))
 
 
+class Masked(NamedTuple):
+    """Windows and what is hidden in them.  Lengths alone decide that, so no song has been read yet."""
+
+    windows: Windows  # (B,)
+    row: Tensor  # (M,) the row of each hidden place, rising
+    back: Tensor  # (M,) songs between the place and the end of its row: 0 for the last one
+
+    def width(self, row_len: int) -> int:
+        """L, the longest row, at most `row_len`."""
+        return min(row_len, int((self.windows.ends - self.windows.firsts).max()))
+
+    def places(self, width: int) -> Tensor:
+        """The hidden places (M,) in rows that are laid out L wide."""
+        return self.row * width + (width - 1) - self.back
+
+    def share(self, rank: int, n_shares: int) -> "Masked":
+        """Every n-th row, from row `rank` on."""
+        mine = self.row % n_shares == rank
+        return Masked(self.windows.take(slice(rank, None, n_shares)), self.row[mine] // n_shares, self.back[mine])
+
+
 class TrainingRows:
-    """The training part as tensors on one device; every batch is index arithmetic on them.
+    """The training part as tensors; every batch is index arithmetic on them.
 
     A sequence longer than `seq_len` is cut into adjoining windows whose phase is drawn anew in every epoch, so that all of a long
-    history is used and no place is favoured.
+    history is used and no place is favoured.  The songs are a view of the memory-mapped file, or a copy on `device`; the rest is
+    on the host, where the shapes of batches are so known without asking a device for them.
     """
 
     def __init__(
@@ -438,102 +462,115 @@ class TrainingRows:
         Rows are cut to `row_len` songs (None: `seq_len`), of which the last `seq_len` are predicted.  `folds` as in MemoryConfig.
         """
         usable = ends - starts >= 2
-        self.flat = torch.from_numpy(np.array(sequences)).to(device)  # (R,) int32
-        self.starts = torch.from_numpy(np.ascontiguousarray(starts[usable])).to(device)  # (S,)
-        self.ends = torch.from_numpy(np.ascontiguousarray(ends[usable])).to(device)  # (S,)
+        self.flat = _view_of(sequences).to(device)  # (R,) int32
+        self.starts = torch.from_numpy(np.ascontiguousarray(starts[usable]))  # (S,)
+        self.ends = torch.from_numpy(np.ascontiguousarray(ends[usable]))  # (S,)
         self.seq_len = seq_len
         self.row_len = max(seq_len, row_len or 0)
         if not len(self.starts):
             raise DataError("no training sequence has two songs: nothing can be learned from this snapshot")
         lists = np.arange(len(starts)) if lists is None else np.asarray(lists)
         number = numbered_lists(lists)
-        self.lists = torch.from_numpy(number[usable]).to(device)  # (S,) 0..G-1
-        self.editions = torch.from_numpy(1 + fold_of_lists(int(number.max()) + 1, folds)).to(device)  # (G,)
+        self.lists = torch.from_numpy(number[usable])  # (S,) 0..G-1
+        self.editions = torch.from_numpy(1 + fold_of_lists(int(number.max()) + 1, folds))  # (G,)
 
-    def epoch(self, batch_size: int, generator: torch.Generator, part: int = 0, n_parts: int = 1) -> Iterator[Windows]:
-        """All windows once, in random order, B at a time.
+    def epoch(
+        self, batch_size: int, generator: torch.Generator, *, last_item_probability: float = 0.0, first: int = 0
+    ) -> Iterator[Windows]:
+        """All windows once, in random order, B at a time; batches before number `first` are passed over unmade.
 
-        With n_parts > 1 each part (a process) gets every n-th batch's worth; all parts yield the same number of batches.
-        `generator` lives on the rows' device and must be in the same state in every part.
+        In a share of `last_item_probability` of the windows only the last song will be hidden, and the end is moved to a random
+        earlier place, by less than one window, so that every window of a long history keeps its own targets.
         """
-        windows = self._windows(generator)
-        device = self.flat.device
-        order = torch.randperm(len(windows.ends), generator=generator, device=device)
-        global_batch = batch_size * n_parts
-        order = self._sort_within_pools(order, windows.ends - windows.firsts, global_batch * BATCHES_PER_POOL)
-        batches = [order[at : at + global_batch] for at in range(0, len(order), global_batch)]
-        for number in torch.randperm(len(batches), generator=generator, device=device).tolist():
-            rows = batches[number]
-            if len(rows) < n_parts:
-                rows = rows.repeat(n_parts)[:n_parts]
-            yield windows.take(rows[part::n_parts])
+        sequence, ends = self._cut(generator)
+        firsts = self.starts[sequence]
+        only_last = torch.rand(len(ends), generator=generator) < last_item_probability
+        earliest = torch.minimum(torch.maximum(firsts + 2, ends - self.seq_len + 1), ends)
+        moved = earliest + (torch.rand(len(ends), generator=generator) * (ends - earliest + 1)).long()
+        ends = torch.where(only_last, torch.minimum(moved, ends), ends)
+        windows = Windows(firsts, ends, self.lists[sequence], only_last)
+        order = torch.randperm(len(ends), generator=generator)
+        order = self._sort_within_pools(order, ends - firsts, batch_size * BATCHES_PER_POOL)
+        numbers = torch.randperm(math.ceil(len(order) / batch_size), generator=generator)
+        for number in numbers[first:].tolist():
+            yield windows.take(order[number * batch_size : (number + 1) * batch_size])
 
-    def n_batches(self, batch_size: int, n_parts: int = 1) -> int:
+    def n_batches(self, batch_size: int) -> int:
         """Batches in an epoch on average: how many windows a long sequence makes depends on its phase."""
         lengths = (self.ends - self.starts).double()
         windows = torch.where(lengths > self.seq_len, lengths / self.seq_len + 1, 1.0).sum()
-        return max(1, math.ceil(float(windows) / (batch_size * n_parts)))
+        return max(1, math.ceil(float(windows) / batch_size))
 
-    def _windows(self, generator: torch.Generator) -> Windows:
-        """Cut every sequence into windows, long ones with a random phase."""
+    def _cut(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Cut every sequence into windows, long ones with a random phase: the sequence and the end of each window, (W,) both."""
         lengths = self.ends - self.starts
-        phase = (torch.rand(len(lengths), generator=generator, device=lengths.device) * self.seq_len).long()
+        phase = (torch.rand(len(lengths), generator=generator) * self.seq_len).long()
         phase = torch.where(lengths > self.seq_len, phase, torch.zeros_like(phase))
         # Ends are counted backwards from the sequence's end: end, end - L + phase, end - 2L + phase, ...
         n_windows = torch.div(lengths - phase + self.seq_len - 1, self.seq_len, rounding_mode="floor") + (phase > 0)
-        sequence = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), n_windows)
-        nth = torch.arange(len(sequence), device=lengths.device) - (torch.cumsum(n_windows, 0) - n_windows)[sequence]
+        sequence = torch.repeat_interleave(torch.arange(len(lengths)), n_windows)
+        nth = torch.arange(len(sequence)) - (torch.cumsum(n_windows, 0) - n_windows)[sequence]
         back = torch.where((nth > 0) & (phase[sequence] > 0), phase[sequence] + (nth - 1) * self.seq_len, nth * self.seq_len)
         ends = self.ends[sequence] - back
         long_enough = ends - self.starts[sequence] >= 2
-        return Windows(self.starts[sequence], ends, self.lists[sequence]).take(long_enough)
+        return sequence[long_enough], ends[long_enough]
 
     @staticmethod
     def _sort_within_pools(order: Tensor, lengths: Tensor, pool: int) -> Tensor:
         """Sort rows by length inside each pool of rows, so that a batch holds rows of like length and pads little."""
-        pool_number = torch.div(torch.arange(len(order), device=order.device), pool, rounding_mode="floor")
+        pool_number = torch.div(torch.arange(len(order)), pool, rounding_mode="floor")
         key = pool_number * (lengths.max() + 1) + lengths[order]
         return order[torch.argsort(key, stable=True)]
 
 
-def training_batch(rows: TrainingRows, windows: Windows, config: TrainingConfig, generator: torch.Generator) -> Batch:
-    """Hide songs for the cloze objective (BERT4Rec, Sun et al. 2019, section 3.6).
+def _view_of(array: np.ndarray) -> Tensor:
+    """A tensor over the memory of an array, which may be a read-only map of a file: nothing may be written to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
-    Rows are cut on the left to the last `row_len` songs before their end and padded on the left.  In a share of
-    `last_item_probability` of the rows the end is first moved to a random earlier place and only the last song is hidden, as
-    it is when the model is used; in the others each of the last `seq_len` places is hidden with `cloze_probability`, at least
-    one.
+
+def mask(windows: Windows, seq_len: int, config: TrainingConfig, generator: torch.Generator) -> Masked:
+    """Choose what to hide for the cloze objective (BERT4Rec, Sun et al. 2019, section 3.6).
+
+    Where `only_last` says so it is the last song alone, as it is when the model is used; in the other rows each of the last
+    `seq_len` places is hidden with `cloze_probability`, at least one.
     """
-    firsts, ends, lists = windows
-    B, device = len(ends), ends.device
-    is_last = torch.rand(B, generator=generator, device=device) < config.last_item_probability
-    # The end moves by less than one window, so that every window of a long history keeps its own targets.
-    earliest = torch.minimum(torch.maximum(firsts + 2, ends - rows.seq_len + 1), ends)
-    moved = earliest + (torch.rand(B, generator=generator, device=device) * (ends - earliest + 1)).long()
-    ends = torch.where(is_last, torch.minimum(moved, ends), ends)
-    songs = left_padded(rows.flat, firsts, ends, rows.row_len)  # (B, L)
-    L = songs.shape[1]
-
-    real = (songs != PAD) & (torch.arange(L, device=device) >= L - rows.seq_len)
-    chance = torch.rand(B, L, generator=generator, device=device).masked_fill(~real, 2.0)
+    lengths = (windows.ends - windows.firsts).clamp(max=seq_len)  # (B,)
+    back = torch.arange(int(lengths.max()))
+    chance = torch.rand(len(lengths), len(back), generator=generator).masked_fill(back >= lengths[:, None], 2.0)
     hidden = chance < config.cloze_probability
     hidden |= chance == chance.amin(dim=1, keepdim=True)  # at least one
-    last_place = torch.arange(L, device=device) == L - 1
-    hidden = torch.where(is_last[:, None], last_place, hidden) & real  # (B, L)
-
-    places = hidden.flatten().nonzero().squeeze(1)  # (M,)
-    targets = songs.flatten()[places]
-    origin = Origin(lists=lists, editions=rows.editions[lists])
-    return Batch(songs=songs.masked_fill(hidden, MASK), places=places, targets=targets, origin=origin)
+    hidden = torch.where(windows.only_last[:, None], back == 0, hidden)
+    return Masked(windows, *hidden.nonzero(as_tuple=True))
 
 
-def left_padded(flat: Tensor, firsts: Tensor, ends: Tensor, seq_len: int) -> Tensor:
-    """Gather flat[end - L : end] for each row, PAD where that reaches before the row's first: (B, L) int64.
+def training_batch(rows: TrainingRows, masked: Masked) -> Batch:
+    """Gather the songs of the rows and hide those that are to be predicted; `rows` hold their songs on the host.
 
-    L is the longest row of the batch, at most `seq_len`; older songs are cut off on the left.
+    Rows are cut on the left to the last `row_len` songs before their end and padded on the left.
     """
-    L = min(seq_len, int((ends - firsts).max()))
-    index = ends[:, None] - L + torch.arange(L, device=flat.device)  # (B, L)
+    width = masked.width(rows.row_len)
+    places = masked.places(width)
+    songs, targets = gather_songs(rows.flat, masked.windows.firsts, masked.windows.ends, places, width)
+    return Batch(songs=songs, places=places, targets=targets, origin=origin_of_rows(rows, masked))
+
+
+def origin_of_rows(rows: TrainingRows, masked: Masked) -> Origin:
+    """The list of each row, and the edition of the memory that leaves it out."""
+    lists = masked.windows.lists
+    return Origin(lists=lists, editions=rows.editions[lists])
+
+
+def gather_songs(flat: Tensor, firsts: Tensor, ends: Tensor, places: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Rows (B, L) with MASK at the hidden places (M,), and what stood there (M,); all tensors are on the same device."""
+    songs = left_padded(flat, firsts, ends, width).flatten()
+    return songs.index_fill(0, places, MASK).view(len(ends), width), songs[places]
+
+
+def left_padded(flat: Tensor, firsts: Tensor, ends: Tensor, width: int) -> Tensor:
+    """Gather flat[end - L : end] for each row, PAD where that reaches before the row's first: (B, L) int64."""
+    index = ends[:, None] - width + torch.arange(width, device=flat.device)  # (B, L)
     inside = index >= firsts[:, None]
     return torch.where(inside, flat[index.clamp(min=0)].long(), PAD)
 

@@ -5,11 +5,14 @@
     python train.py --no-database                       the same, from the snapshot that environment or TOML file name
     python train.py --minutes 10 --device cuda          ten minutes on one GPU
     torchrun --nproc-per-node 2 train.py --snapshot PATH    several processes, one GPU or CPU share each
-    python train.py --epoch-to-preload -1               go on with the newest run after its last epoch
+    torchrun --nproc-per-node 2 --max-restarts 3 train.py   go on by itself when a process dies
+    python train.py --epoch-to-preload -1               go on with the newest run where it was interrupted
+    python train.py --continue                          a new run that begins with what the newest finished one learned
 
 Each run writes its own folder below `model_folder`: settings, what it is trained on, encoders, a checkpoint per epoch, the best
 one marked, the history of losses and metrics, why it ended, and at last the test table beside the baselines.  Without `--minutes`
-a run with the same seed, settings and snapshot repeats exactly on one machine.  To go on after an earlier epoch than the last one
+a run with the same seed, settings and snapshot repeats exactly on one machine, also where it was interrupted and gone on with:
+within an epoch its state is written every `checkpoint_minutes`.  To go on after an earlier epoch than the last one
 (`--epoch-to-preload 3`) takes the run back to it: what came later is deleted.
 
 BERT4MUSICREC_SNAPSHOT and the TOML file say where preprocessing writes the snapshot, so with them alone the database is asked
@@ -21,8 +24,10 @@ import logging
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,38 +38,38 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from config import FIRST_NUMBER, Config, add_arguments, as_plain, config_from_arguments
-from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, open_snapshot, take_ranges, training_batch
+from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, mask, open_snapshot, take_ranges
 from engine.checkpoint import (
     EVALUATION,
     HISTORY,
+    JOB,
     ORIGIN,
     SETTINGS,
     VALIDATION_METRIC,
     append_history,
-    epoch_of,
-    epochs_of,
+    drop_states,
     find_checkpoint,
-    go_back,
     load_checkpoint,
-    load_training_state,
     make_run,
     mark_best,
     mark_finished,
-    newest_run,
     prune,
-    read_description,
-    read_settings,
+    run_of_job,
     save_catalogue,
     save_checkpoint,
     write_json,
     writing,
 )
 from engine.comparison import baseline_scores, compare, validation_part
+from engine.compiling import compile_forward
+from engine.continuing import checkpoint_to_continue, continue_from
+from engine.feeding import Part, home_of_songs, parts_on
 from engine.fusion import weigh_encoder
-from engine.optimizer import Optimizer, build_optimizer, clip_gradients
-from engine.processes import Part, Process, own_part, process_group, seed_everything
+from engine.optimizer import build_optimizer, clip_gradients
+from engine.processes import Job, Process, Randomness, Share, own_share, process_group, seed_everything
 from engine.progress import Scalars, bar
 from engine.relations import build_memory
+from engine.resuming import Progress, go_on, save_stand, take_back, where_to_go_on
 from engine.schedule import Schedule
 from engine.scoring import score_function
 from engine.song_map import ensure_map
@@ -84,12 +89,12 @@ __all__ = ["ENDINGS", "HISTORY", "Trainer", "evaluate_run", "main", "train"]
 
 LOG_EVERY_STEPS = 20  # reading a loss waits for the device, so not at every step
 CLOCK_EVERY_STEPS = 10  # several processes agree on the time that often; one alone looks at every step
+ROWS_AT_ONCE = 2**22  # of the snapshot, where songs are counted
 ENDINGS = {
     "epochs": "num_epochs is reached",
     "minutes": "the minutes are used up",
     "patience": "early_stopping_epochs without a better validation",
 }
-SEQUENCES_AT_ONCE = 100_000  # counted in one go
 VALIDATION_TASKS = 2000  # looked at after each epoch; the test uses all of its tasks
 
 
@@ -104,8 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arguments(parser, "model", "memory", "training", "preprocessing", "evaluation", "database")
     parser.add_argument("--no-database", action="store_true", help="take the snapshot as it is, wherever the settings place it")
     parser.add_argument("--no-evaluation", action="store_true", help="stop after the last epoch, without the test table")
+    parser.add_argument("--continue", dest="is_continued", action="store_true", help="--continue-from the model folder")
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
+    if arguments.is_continued:
+        config = replace(config, training=replace(config.training, continue_from=config.training.model_folder))
     with process_group(config.training) as process:
         logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s", stream=sys.stderr)
         from_database = arguments.snapshot is None and not arguments.no_database
@@ -119,8 +127,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare_snapshot(config: Config, process: Process, *, from_database: bool) -> Snapshot:
-    """The snapshot to train on, verified; from the database the main process makes it anew where it is missing or out of date."""
-    if from_database and process.is_main:
+    """The snapshot to train on, verified; from the database the main process makes it anew where it is missing or out of date.
+
+    A job that torchrun has restarted goes on with the snapshot that it began with.
+    """
+    if from_database and process.is_main and not has_run_already(config):
         with database_url(config.database) as url:
             reason = is_stale(config, url)
             if reason is None:
@@ -130,6 +141,12 @@ def prepare_snapshot(config: Config, process: Process, *, from_database: bool) -
                 preprocess(config, url)
     process.barrier()
     return open_snapshot(config.preprocessing.snapshot, verify=process.is_main)
+
+
+def has_run_already(config: Config) -> bool:
+    """Whether torchrun has restarted a job that had begun a run."""
+    job = Job.of_environment()
+    return job is not None and run_of_job(config.training.model_folder, job.has_begun) is not None
 
 
 def build_model(config: Config, snapshot: Snapshot, frequencies: Tensor) -> BERT4Rec:
@@ -204,17 +221,6 @@ def known_features(snapshot: Snapshot) -> list[str]:
 # --- the loop ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """Where a run stands; saved with each checkpoint, so that it can go on from there."""
-
-    epoch: int = 0  # epochs done
-    step: int = 0
-    best: float = -1.0  # the best validation metric so far; only rises
-    epochs_without_gain: int = 0
-    seconds: float = 0.0
-
-
 def train(config: Config, snapshot: Snapshot, process: Process, *, show_progress: bool = True) -> Path:
     """Train in this process (every process of a group calls it alike) and return the run's folder."""
     return Trainer(config, snapshot, process, show_progress=show_progress).run()
@@ -240,27 +246,65 @@ class Trainer:
         self.model = build_model(config, snapshot, frequencies).to(process.device)
         adds_up_sparse = process.world_size == 1 or process.device.type == "cpu"  # NCCL does not
         self.model.embedding.sparse_gradients(bool(self.n_negatives) and adds_up_sparse)
+        if training.compile:
+            compile_forward(self.model, process.device)
         self.rows = training_rows(config, snapshot, process, self.model.row_len)
         self.optimizer = build_optimizer(self.model, training)
+        self.random = Randomness(training.seed, process)
+        self.loss_of_epoch = torch.zeros((), dtype=torch.float64, device=process.device)  # summed over this process's places
         self.folder, self.progress = self._begin()
         # The buffers are the catalogue and the counts, the same in all processes and never changed: nothing to broadcast.
         is_alone = process.world_size == 1
         self.wrapped = self.model if is_alone else DistributedDataParallel(self.model, broadcast_buffers=False)
-        self.steps_per_epoch = self.rows.n_batches(training.batch_size, process.world_size)
+        self.steps_per_epoch = self.rows.n_batches(self.rows_per_step)
         self.schedule = Schedule.of(training, self.steps_per_epoch, self.progress.seconds)
-        self.time_share = 0.0  # of the minutes, by the main process's clock
+        self.state_written = time.monotonic()
+        self.time_share, self.is_state_due = 0.0, False  # by the main process's clock
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of all processes in one step."""
+        return self.config.training.batch_size * self.process.world_size
 
     def _begin(self) -> tuple[Path, Progress]:
-        """A new run, or the one to go on with; its folder is known to all processes that resume, and else to the main one."""
-        if self.config.training.epoch_to_preload is not None:
-            folder, progress = resume(self.model, self.optimizer, self.config, self.snapshot)
-            return folder, take_back(folder, progress) if self.process.is_main else progress
-        if not self.process.is_main:
-            return Path(), Progress()
-        folder = start_run(self.config, self.snapshot)
-        write_json(folder / ORIGIN, origin_of(self.snapshot, self.process))
+        """A new run, or the one to go on with; its folder is known to all processes that go on, and else to the main one."""
+        process, job = self.process, Job.of_environment()
+        stand = process.broadcast_object(where_to_go_on(self.config.training, job) if process.is_main else None)
+        if stand is not None and stand.at is not None:
+            progress, losses = go_on(stand.at, self.model, self.optimizer, self.config, self.snapshot, self._order())
+            self.loss_of_epoch += loss_of_process(losses, process)
+            folder = stand.run
+            if process.is_main:
+                take_back(stand.run, stand.at, progress)
+        else:
+            progress, folder = Progress(), self._begin_new(None if stand is None else stand.run)
+        if process.is_main and job is not None:
+            write_json(folder / JOB, job.noted())
+        return folder, progress
+
+    def _begin_new(self, folder: Path | None) -> Path:
+        """Begin with fresh weights, or with those to continue; in a folder that is there already only after a restart."""
+        source, process = self.config.training.continue_from, self.process
+        origin = origin_of(self.snapshot, process)
+        if source is not None:
+            source = process.broadcast_object(checkpoint_to_continue(source) if process.is_main else None)
+            assert source is not None
+            origin["continued_from"] = continue_from(source, self.model, self.config, self.snapshot)
+        if not process.is_main:
+            return Path()
+        folder = folder or start_run(self.config, self.snapshot)
+        write_json(folder / ORIGIN, origin)
         save_catalogue(folder, self.model)
-        return folder, Progress()
+        return folder
+
+    def _order(self) -> dict[str, float]:
+        """What the order of an epoch's rows follows from, besides the snapshot and the model's settings."""
+        training = self.config.training
+        return {
+            "seed": training.seed,
+            "rows_per_step": self.rows_per_step,
+            "last_item_probability": training.last_item_probability,
+        }
 
     def run(self) -> Path:
         """Epochs until their number, the minutes or the patience are used up; returns the run's folder."""
@@ -268,20 +312,19 @@ class Trainer:
             # Only the main process validates and only its clock counts, so it decides for all.
             while not self.process.broadcast_flag(self._end() is not None):
                 loss = self._epoch(scalars)
-                self.progress.epoch += 1
-                self.progress.seconds = self.schedule.seconds_used()
+                self.progress.end_epoch(self.schedule.seconds_used())
                 if self.process.is_main:
                     self._finish_epoch(loss, scalars)
-                self.model.encoder_weight.data.fill_(self.process.broadcast(self.model.encoder_weight.item()))
+                self.model.encoder_weight.data.fill_(*self.process.broadcast(self.model.encoder_weight.item()))
+                self.state_written = time.monotonic()
         if self.process.is_main:
             self._finish()
         return self.folder
 
     def _scalars(self) -> Scalars:
         folder = self.config.training.writer_dict or self.folder / "tensorboard"
-        first_step = self.progress.step + 1 if self.progress.step else None
         with writing(folder, "name another folder with --writer-dict"):
-            return Scalars(folder, first_step=first_step, enabled=self.process.is_main)
+            return Scalars(folder, first_step=self.progress.step + 1, enabled=self.process.is_main)
 
     def _end(self) -> str | None:
         """What ends the run here: "epochs", "minutes", "patience", or nothing yet."""
@@ -304,44 +347,70 @@ class Trainer:
         log.info("the run ends after epoch %d: %s", epochs, ENDINGS[reason])
 
     def _epoch(self, scalars: Scalars) -> float:
-        """One pass over the batches; returns the mean loss per masked place (nats), of all processes together."""
-        epoch, process = self.progress.epoch, self.process
-        # Everything random in an epoch follows from seed and epoch, so a resumed run repeats it.
-        seed_everything(self.config.training.seed, epoch, process.rank)
-        negatives = process.generator(self.config.training.seed, epoch, 1_000_000 + process.rank)
+        """What is left of an epoch; returns its mean loss per masked place (nats), of all processes together."""
+        progress, process = self.progress, self.process
         self.model.train()
-        total, n_places = torch.zeros((), device=process.device), 0
-        title = f"epoch {epoch + 1}/{self.config.training.num_epochs}"
-        self._look_at_clock()
-        with bar(self._parts(), total=self.steps_per_epoch, title=title, enabled=self.show_progress) as parts:
-            for part in parts:
-                loss, rate = self._step(part, negatives)
-                total += loss * part.weight * part.n_places
-                n_places += part.n_places
-                self.progress.step += 1
-                if self.progress.step % LOG_EVERY_STEPS == 0:
+        title = f"epoch {progress.epoch + 1}/{self.config.training.num_epochs}"
+        self._look_at_clock(is_beginning=True)
+        with (
+            closing(self._parts()) as parts,
+            bar(parts, total=self.steps_per_epoch, done=progress.step_of_epoch, title=title, enabled=self.show_progress) as shown,
+        ):
+            for part in shown:
+                self.random.begin_step(progress.epoch, progress.step_of_epoch)
+                loss, rate = self._step(part, self.random.negatives)
+                self.loss_of_epoch += loss.double() * (part.weight * part.n_places)
+                progress.count_step(part.n_places)
+                if progress.step % LOG_EVERY_STEPS == 0:
                     value = loss.item()
-                    scalars.add("train", {"loss": value, "lr": rate}, self.progress.step)
-                    parts.set_postfix_str(f"loss {value:.3f}", refresh=False)
-                if process.world_size == 1 or self.progress.step % CLOCK_EVERY_STEPS == 0:
-                    self._look_at_clock()
+                    scalars.add("train", {"loss": value, "lr": rate}, progress.step)
+                    shown.set_postfix_str(f"loss {value:.3f}", refresh=False)
+                self._look_at_clock()
+                if self.is_state_due:
+                    self._save_state()
                 if self.time_share >= 1:
                     break
-        return float(process.sum(total)) / (process.world_size * max(1, n_places))
+        total = sum(process.gather(self.loss_of_epoch.item()))
+        self.loss_of_epoch.zero_()
+        return total / (process.world_size * max(1, progress.places_of_epoch))
 
-    def _look_at_clock(self) -> None:
-        """Take over the main process's time, by which all have the same learning rate and take the same number of steps."""
-        if self.config.training.minutes is not None:
-            self.time_share = self.process.broadcast(self.schedule.time_share())
+    def _look_at_clock(self, *, is_beginning: bool = False) -> None:
+        """Take over the main process's time, by which all have the same learning rate, take the same steps and save at one."""
+        self.is_state_due = False
+        if self.process.world_size > 1 and not is_beginning and self.progress.step % CLOCK_EVERY_STEPS:
+            return
+        share, is_due = self.process.broadcast(self.schedule.time_share(), float(self._is_time_to_save()))
+        self.time_share, self.is_state_due = share, bool(is_due) and not is_beginning
 
-    def _parts(self) -> Iterator[Part]:
-        """The batches of this epoch, as the parts of this process."""
-        training, process, epoch = self.config.training, self.process, self.progress.epoch
-        order = process.generator(training.seed, epoch)
-        masks = process.generator(training.seed, epoch, 1)
-        for windows in self.rows.epoch(training.batch_size * process.world_size, order):
-            batch = training_batch(self.rows, windows, training, masks)
-            yield own_part(batch, process.rank, process.world_size)
+    def _is_time_to_save(self) -> bool:
+        seconds = 60 * self.config.training.checkpoint_minutes
+        return seconds > 0 and time.monotonic() - self.state_written >= seconds
+
+    def _save_state(self) -> None:
+        """Write where the epoch stands."""
+        losses = self.process.gather(self.loss_of_epoch.item())
+        self.progress.seconds = self.schedule.seconds_used()
+        if self.process.is_main:
+            save_stand(self.folder, self.model, self.optimizer, self.progress, losses=losses, order=self._order())
+        self.state_written = time.monotonic()
+
+    def _parts(self) -> Generator[Part]:
+        """The batches that are left of this epoch, as the parts of this process."""
+        return parts_on(self.process.device, self.rows, self._shares())
+
+    def _shares(self) -> Iterator[Share]:
+        """What those batches are made from; a thread may run ahead with it."""
+        training, process, rows = self.config.training, self.process, self.rows
+        epoch, first = self.progress.epoch, self.progress.step_of_epoch
+        windows_of_epoch = rows.epoch(
+            self.rows_per_step,
+            self.random.of_order(epoch),
+            last_item_probability=training.last_item_probability,
+            first=first,
+        )
+        for step, windows in enumerate(windows_of_epoch, start=first):
+            masked = mask(windows, rows.seq_len, training, self.random.of_masks(epoch, step))
+            yield own_share(masked, process.rank, process.world_size)
 
     def _step(self, part: Part, generator: torch.Generator) -> tuple[Tensor, float]:
         """Forward, backward, clip, update; returns the loss, still on the device, and the learning rate."""
@@ -378,7 +447,7 @@ class Trainer:
             self.folder,
             epoch=progress.epoch,
             model=self.model,
-            training_state={"optimizer": self.optimizer.state_dict(), "progress": dict(vars(progress))},
+            training_state={"optimizer": self.optimizer.state_dict(), "progress": asdict(progress)},
             metrics={"train_loss": loss, **metrics},
             encoders_digest=self.snapshot.manifest["encoders_digest"],
             snapshot_digest=self.snapshot.digest,
@@ -386,6 +455,7 @@ class Trainer:
         if gained:
             mark_best(self.folder, checkpoint)
         prune(self.folder, self.config.training.keep_checkpoints, checkpoint)
+        drop_states(self.folder)
         self._tell(loss, metrics, gained, scalars)
 
     def _tell(self, loss: float, metrics: Mapping[str, float], gained: bool, scalars: Scalars) -> None:
@@ -406,80 +476,34 @@ class Trainer:
         )  # fmt: skip
 
 
+def loss_of_process(losses: Sequence[float], process: Process) -> float:
+    """A process's own sum of losses among those that were saved; of another number of processes the main one takes all."""
+    if len(losses) == process.world_size:
+        return losses[process.rank]
+    return sum(losses) * process.world_size / max(1, len(losses)) if process.is_main else 0.0
+
+
 def training_rows(config: Config, snapshot: Snapshot, process: Process, row_len: int) -> TrainingRows:
-    """The training part, on the process's device."""
+    """The training part, its songs on the process's device where they fit."""
     starts, ends = snapshot.ranges(TRAIN)
     lists = snapshot.lists[snapshot.indices(TRAIN)]
+    home = home_of_songs(snapshot.sequences.nbytes, process.device)
     return TrainingRows(
-        snapshot.sequences, starts, ends, config.model.seq_len, process.device, lists, row_len=row_len, folds=config.memory.folds
+        snapshot.sequences, starts, ends, config.model.seq_len, home, lists, row_len=row_len, folds=config.memory.folds
     )
 
 
 def training_frequencies(snapshot: Snapshot) -> Tensor:
     """How often each fitted song is played in the training part, (T,) int64; what is held out is not looked at."""
     n_fitted = snapshot.manifest["counts"]["fitted_songs"]
-    frequencies = np.zeros(n_fitted, np.int64)
     starts, ends = snapshot.ranges(TRAIN)
-    for first in range(0, len(starts), SEQUENCES_AT_ONCE):
-        block = slice(first, first + SEQUENCES_AT_ONCE)
-        songs, _ = take_ranges(snapshot.sequences, starts[block], ends[block])
-        frequencies += np.bincount(songs, minlength=n_fitted)[:n_fitted]
+    rows = np.cumsum(ends - starts)
+    cuts = np.searchsorted(rows, np.arange(ROWS_AT_ONCE, rows[-1:].sum(), ROWS_AT_ONCE))
+    frequencies = np.zeros(n_fitted, np.int64)
+    for some in zip(np.split(starts, cuts), np.split(ends, cuts), strict=True):
+        songs, _ = take_ranges(snapshot.sequences, *some)
+        frequencies += np.bincount(songs[songs < n_fitted], minlength=n_fitted)
     return torch.from_numpy(frequencies)
-
-
-# --- resuming ----------------------------------------------------------------------------------------------------------------
-
-
-def resume(model: BERT4Rec, optimizer: Optimizer, config: Config, snapshot: Snapshot) -> tuple[Path, Progress]:
-    """Load the newest run's epoch that the settings name into model and optimiser.
-
-    Raises ConfigError for other settings of model or memory, CheckpointError for another snapshot and what cannot be read.
-    """
-    run = newest_run(config.training.model_folder)
-    if run is None:
-        raise CheckpointError(
-            f"epoch_to_preload is set, but {config.training.model_folder} holds no run: leave it out to start one"
-        )
-    folder = wanted_epoch(run, config.training.epoch_to_preload)
-    described = read_description(folder)
-    if described["snapshot_digest"] != snapshot.digest:
-        raise CheckpointError(f"{folder} was trained on another snapshot: start a new run, or name its snapshot with --snapshot")
-    refuse_other_settings(described["model"], as_plain(config.model))
-    refuse_other_settings(read_settings(run).get("memory", {}), as_plain(config.memory))
-    state = load_training_state(folder)
-    try:
-        weights = dict(load_checkpoint(folder).model.named_parameters())
-        model.load_state_dict({**model.state_dict(), **weights})  # the tables are those of training, with all editions
-        optimizer.load_state_dict(state["optimizer"])
-        progress = Progress(**state["progress"])
-    except (RuntimeError, ValueError, KeyError, TypeError) as exc:
-        raise CheckpointError(f"{folder} does not fit the model that it is to go on with ({exc}): start a new run") from exc
-    log.info("resuming %s after epoch %d", run.name, progress.epoch)
-    return run, progress
-
-
-def wanted_epoch(run: Path, wanted: int | None) -> Path:
-    """The checkpoint of an epoch, -1 for the last one that is there."""
-    epochs = epochs_of(run)
-    found = epochs[-1:] if wanted == -1 else [folder for folder in epochs if epoch_of(folder) == wanted]
-    if not found:
-        raise CheckpointError(f"run {run.name} has no epoch {wanted}: it keeps {', '.join(folder.name for folder in epochs)}")
-    return found[0]
-
-
-def take_back(run: Path, progress: Progress) -> Progress:
-    """Let the run forget what came after the epoch, and judge gains by the best checkpoint that is left."""
-    best = go_back(run, progress.epoch)
-    progress.best = float(read_description(best)["metrics"][VALIDATION_METRIC])
-    progress.epochs_without_gain = progress.epoch - epoch_of(best)
-    return progress
-
-
-def refuse_other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise ConfigError naming the first setting that differs from the checkpoint's."""
-    for name, value in wanted.items():
-        if saved.get(name) != value:
-            raise ConfigError(f"{name} is {value}, but the checkpoint to resume was trained with {saved.get(name)}: use the same")
 
 
 # --- evaluation --------------------------------------------------------------------------------------------------------------

@@ -7,10 +7,15 @@ models/<run>/epoch-007/weights.safetensors     parameters and the catalogue (art
 models/<run>/epoch-007/checkpoint.json         shapes, digests, metrics
 models/<run>/epoch-007/training_state.pt       optimiser and counters, for resuming only
 models/<run>/epoch-007/map.json         a sample of its songs laid out in the plane, where one was made
+models/<run>/within-008-000120-<digest>.pt     where epoch 8 stood after 120 steps, for resuming only
 models/<run>/best.json                  which epoch validated best
 models/<run>/history.jsonl              losses and metrics, a line per epoch
 models/<run>/finished.json              why the run ended; missing while it runs, and where it was interrupted
 models/<run>/evaluation.json            the test table beside the baselines
+models/<run>/job.json                   which torchrun trains it, so that its restarts go on with it
+
+What goes: of the epochs all but the best one, the newest `keep_checkpoints` and the one just written, each time that one is
+written; of the states within an epoch all but the newest, and that one when the epoch's own checkpoint stands.
 """
 
 import itertools
@@ -20,7 +25,7 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,7 +47,9 @@ FULL_BELOW_MB = 100  # a failed write with less than this free is put down to th
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
 DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
 HISTORY, FINISHED, EVALUATION, ORIGIN = "history.jsonl", "finished.json", "evaluation.json", "origin.json"
-MAP = "map.json"
+MAP, JOB = "map.json", "job.json"
+STATE = re.compile(r"within-(\d+)-(\d+)-([0-9a-f]+)\.pt")
+DIGITS_OF_STATE = 16  # of its digest, in its name
 VALIDATION_METRIC = "ndcg10"  # what the best checkpoint is best in
 
 # What every checkpoint.json names; a folder that lacks one of them is not ours.
@@ -138,6 +145,35 @@ def save_checkpoint(
     return target
 
 
+def save_state(run: Path, state: Mapping[str, Any], *, epoch: int, step: int) -> Path:
+    """Write where an epoch stands after so many of its steps; the state before it goes once this one is in its place.
+
+    Raises CheckpointError when the disk is full or the folder cannot be written.
+    """
+    with writing(run, "the last good state stays"):
+        draft = run / ".within.new"
+        try:
+            with draft.open("wb") as file:
+                torch.save(dict(state), file)
+                file.flush()
+                os.fsync(file.fileno())
+            target = run / f"within-{epoch:03d}-{step:06d}-{file_digest(draft)[:DIGITS_OF_STATE]}.pt"
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        for old in states_of(run):
+            if old != target:
+                old.unlink()
+    return target
+
+
+def drop_states(run: Path) -> None:
+    """Remove what was written within epochs: the epoch's own checkpoint stands."""
+    with writing(run):
+        for state in states_of(run):
+            state.unlink()
+
+
 def _put_in_place(draft: Path, target: Path) -> None:
     """Rename a folder to its name; what had that name is kept aside until then, and comes back if the rename fails."""
     if not target.exists():
@@ -179,19 +215,22 @@ def prune(run: Path, keep: int, written: Path) -> None:
                 shutil.rmtree(old)
 
 
-def go_back(run: Path, epoch: int) -> Path:
-    """Make a run what it was after an epoch, to go on from there, and return the best checkpoint that is left.
+def go_back(run: Path, epoch: int, state: Path | None = None) -> Path | None:
+    """Make a run what it was after an epoch, to go on from there, and return the best checkpoint that is left; None after 0.
 
-    Later checkpoints, their history, the mark of a finished run and the evaluation go.  The best one is found from the metrics
-    of the checkpoints, for an interruption may have come between a checkpoint and its mark.
+    Later checkpoints, their history, the mark of a finished run and the evaluation go, and states within an epoch but the one
+    to go on from.  The best one is found from the metrics of the checkpoints, for an interruption may have come between a
+    checkpoint and its mark.
     """
-    best = best_of(run, up_to=epoch)
-    mark_best(run, best)
+    best = best_of(run, up_to=epoch) if epoch else None
+    if best is not None:
+        mark_best(run, best)
     with writing(run):
         for later in reversed(epochs_of(run)):  # the newest first, so that an interruption leaves no gap
             if epoch_of(later) > epoch:
                 shutil.rmtree(later)
-        for stale in (*run.glob("evaluation.*"), run / FINISHED):
+        stale_states = [other for other in states_of(run) if other != state]
+        for stale in (*run.glob("evaluation.*"), *stale_states, *([] if epoch else [run / BEST]), run / FINISHED):
             stale.unlink(missing_ok=True)
         for unfinished in (*run.glob(".draft-*"), *run.glob(".replaced-*")):
             shutil.rmtree(unfinished)
@@ -285,6 +324,31 @@ def load_training_state(folder: Path) -> dict[str, Any]:
     return state
 
 
+def check_state(path: Path) -> None:
+    """Raise CheckpointError unless a state within an epoch is what was written."""
+    found = STATE.fullmatch(path.name)
+    if found is None or not path.is_file() or file_digest(path)[:DIGITS_OF_STATE] != found[3]:
+        raise CheckpointError(f"{path} does not match its digest (truncated or changed)")
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote, verified; tensors and plain values only, nothing that executes."""
+    check_state(path)
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, pickle.UnpicklingError) as exc:
+        raise CheckpointError(f"{path} holds no training state ({exc})") from exc
+    return state
+
+
+def load_catalogue(run: Path) -> dict[str, torch.Tensor]:
+    """The part of a run's model that training does not change."""
+    try:
+        return dict(load_file(run / CATALOGUE))
+    except (OSError, SafetensorError) as exc:
+        raise CheckpointError(f"{run / CATALOGUE} cannot be read ({exc}): start a new run") from exc
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """The checkpoint.json of a checkpoint folder, with all that `DESCRIBED` lists; CheckpointError where it is not one."""
     try:
@@ -367,9 +431,45 @@ def epoch_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("epoch-"))
 
 
+def states_of(run: Path) -> list[Path]:
+    """The states within epochs that a run keeps, oldest first."""
+    found = [(match, path) for path in run.glob("within-*.pt") if (match := STATE.fullmatch(path.name))]
+    return [path for match, path in sorted(found, key=lambda pair: (int(pair[0][1]), int(pair[0][2])))]
+
+
+def epoch_within(state: Path) -> int:
+    """The number of the epoch that a state was written in, from 1."""
+    found = STATE.fullmatch(state.name)
+    assert found is not None
+    return int(found[1])
+
+
 def newest_run(model_folder: Path) -> Path | None:
     """The newest run below a model folder that has a checkpoint; run names begin with their time."""
     return max(runs_of(model_folder), default=None)
+
+
+def newest_finished_run(model_folder: Path) -> Path | None:
+    """The newest run below a model folder that came to its end."""
+    return max(filter(is_finished, runs_of(model_folder)), default=None)
+
+
+def newest_begun_run(model_folder: Path) -> Path | None:
+    """The newest run below a model folder that can be gone on with: it has a checkpoint, or a state within its first epoch."""
+    return max({*runs_of(model_folder), *(path.parent for path in model_folder.glob("*/within-*.pt"))}, default=None)
+
+
+def run_of_job(model_folder: Path, is_ours: Callable[[dict[str, Any]], bool]) -> Path | None:
+    """The newest run below a model folder whose note of its job is recognised."""
+    return max((path.parent for path in model_folder.glob(f"*/{JOB}") if is_ours(_read_job(path))), default=None)
+
+
+def _read_job(path: Path) -> dict[str, Any]:
+    """The note of a job; an empty one where it cannot be read, which is nobody's."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def runs_of(model_folder: Path) -> set[Path]:

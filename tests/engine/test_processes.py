@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from config import PROJECT_ROOT, TrainingConfig
-from dataset import Batch
+from dataset import Masked, Windows
 from engine.checkpoint import read_history
-from engine.processes import Process, choose_bf16, choose_device, own_part, process_group
+from engine.processes import Process, choose_bf16, choose_device, own_share, process_group
 from errors import BERT4MusicRecError, ConfigError
-from memory import Origin
 from tests.engine.small import small_snapshot
 
 EXACT = {"unknown_song_probability": 0.0, "last_item_probability": 0.5, "lr": 0.003}  # without dropout, nothing differs by rank
@@ -96,32 +95,31 @@ def test_a_killed_process_ends_the_others_with_a_clear_line(world, tmp_path):
     assert "go on with --epoch-to-preload -1" in line
 
 
-def batch_of(rows, hidden):
-    """A batch of these rows, its places hidden where `hidden` lists (row, column)."""
-    songs = torch.tensor(rows)
-    places = torch.tensor([row * songs.shape[1] + column for row, column in hidden])
-    origin = Origin(lists=songs[:, 0] * 10, editions=songs[:, 0] * 100)
-    return Batch(songs=songs, places=places, targets=songs.flatten()[places], origin=origin)
+def masked_rows(n_rows, hidden):
+    """Rows of two songs each, hidden where `hidden` lists (row, songs behind it in the row)."""
+    firsts = 2 * torch.arange(n_rows)
+    row, back = torch.tensor(hidden).T
+    return Masked(Windows(firsts, firsts + 2, 10 * firsts, firsts < 0), row, back)
 
 
-def test_a_part_holds_every_other_row_with_its_own_places():
-    batch = batch_of([[3, 4], [5, 6], [7, 8]], hidden=[(0, 1), (1, 0), (1, 1), (2, 0)])
-    part, weight, n_places = own_part(batch, rank=0, world_size=2)
-    assert part.songs.tolist() == [[3, 4], [7, 8]]
-    assert (part.places.tolist(), part.targets.tolist()) == ([1, 2], [4, 7])
-    assert [column.tolist() for column in part.origin] == [[30, 70], [300, 700]]
+def test_a_share_holds_every_other_row_with_its_own_places():
+    masked = masked_rows(3, hidden=[(0, 0), (1, 1), (1, 0), (2, 1)])
+    own, weight, n_places = own_share(masked, rank=0, world_size=2)
+    assert (own.windows.firsts.tolist(), own.windows.ends.tolist(), own.windows.lists.tolist()) == ([0, 4], [2, 6], [0, 40])
+    assert (own.row.tolist(), own.back.tolist()) == ([0, 1], [0, 1])
+    assert own.places(width=2).tolist() == [1, 2]
     assert (weight, n_places) == (1.0, 4)  # two of four places, two processes
-    assert own_part(batch, rank=1, world_size=2).batch.places.tolist() == [0, 1]
+    assert own_share(masked, rank=1, world_size=2).masked.places(width=2).tolist() == [0, 1]
 
 
-def test_the_weights_of_parts_follow_their_places():
-    batch = batch_of([[3, 4], [5, 6]], hidden=[(0, 1), (1, 0), (1, 1)])
-    assert [own_part(batch, rank, 2).weight for rank in range(2)] == pytest.approx([2 / 3, 4 / 3])
+def test_the_weights_of_shares_follow_their_places():
+    masked = masked_rows(2, hidden=[(0, 0), (1, 1), (1, 0)])
+    assert [own_share(masked, rank, 2).weight for rank in range(2)] == pytest.approx([2 / 3, 4 / 3])
 
 
 def test_a_batch_of_fewer_rows_than_processes_is_taken_whole():
-    batch = batch_of([[3, 4], [5, 6]], hidden=[(0, 1), (1, 0)])
-    assert [own_part(batch, rank, 3) for rank in range(3)] == [(batch, 1.0, 2)] * 3
+    masked = masked_rows(2, hidden=[(0, 0), (1, 1)])
+    assert [own_share(masked, rank, 3) for rank in range(3)] == [(masked, 1.0, 2)] * 3
 
 
 def test_only_what_comes_from_the_group_is_taken_for_a_lost_process():

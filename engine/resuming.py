@@ -1,0 +1,197 @@
+"""Going on with a run: which one, from where in it, and how its state comes back.
+
+A run stands at the checkpoint of an epoch, or at a state within one.  What follows depends on seed, epoch and step alone, so one
+that goes on repeats the uninterrupted one, bit by bit on a CPU.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from config import Config, TrainingConfig, as_plain
+from dataset import Snapshot
+from engine.checkpoint import (
+    VALIDATION_METRIC,
+    check_state,
+    epoch_of,
+    epoch_within,
+    epochs_of,
+    go_back,
+    load_catalogue,
+    load_checkpoint,
+    load_state,
+    load_training_state,
+    newest_begun_run,
+    read_description,
+    read_settings,
+    run_of_job,
+    save_state,
+    states_of,
+)
+from engine.optimizer import Optimizer
+from engine.processes import Job
+from errors import CheckpointError, ConfigError
+from model import BERT4Rec
+
+log = logging.getLogger("train")
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands; saved with each checkpoint and state, so that it can go on from there."""
+
+    epoch: int = 0  # epochs done
+    step: int = 0
+    best: float = -1.0  # the best validation metric so far; only rises
+    epochs_without_gain: int = 0
+    seconds: float = 0.0
+    step_of_epoch: int = 0  # steps done of the epoch that has begun
+    places_of_epoch: int = 0  # masked places in them, of all processes together
+
+    def count_step(self, n_places: int) -> None:
+        """Count a step with so many masked places as done."""
+        self.step, self.step_of_epoch = self.step + 1, self.step_of_epoch + 1
+        self.places_of_epoch += n_places
+
+    def end_epoch(self, seconds: float) -> None:
+        """Count an epoch as done."""
+        self.epoch, self.seconds = self.epoch + 1, seconds
+        self.step_of_epoch = self.places_of_epoch = 0
+
+
+class Stand(NamedTuple):
+    """A run to go on with, and the checkpoint or state to go on from; None where it has none yet."""
+
+    run: Path
+    at: Path | None
+
+
+# --- where to go on ----------------------------------------------------------------------------------------------------------
+
+
+def where_to_go_on(training: TrainingConfig, job: Job | None) -> Stand | None:
+    """Where to go on, or None for a new run.
+
+    A restart by torchrun goes on with the run that its job trains, whatever the settings say; nothing else takes a run over
+    without `epoch_to_preload`.  Raises CheckpointError where that names nothing.
+    """
+    if job is not None and (run := run_of_job(training.model_folder, job.has_begun)) is not None:
+        return Stand(run, newest_stand(run))
+    if training.epoch_to_preload is None:
+        return None
+    run = newest_begun_run(training.model_folder)
+    if run is None:
+        raise CheckpointError(f"epoch_to_preload is set, but {training.model_folder} holds no run: leave it out to start one")
+    if training.epoch_to_preload != -1:
+        return Stand(run, checkpoint_of_epoch(run, training.epoch_to_preload))
+    stand = Stand(run, newest_stand(run))
+    if stand.at is None:
+        raise CheckpointError(f"run {run.name} keeps nothing whole to go on from: leave epoch_to_preload out to start a new one")
+    return stand
+
+
+def newest_stand(run: Path) -> Path | None:
+    """The newest state within an epoch, or the last epoch's checkpoint where it has none that is whole; None for neither."""
+    epochs = epochs_of(run)
+    last = epochs[-1] if epochs else None
+    done = 0 if last is None else epoch_of(last)
+    for state in reversed(states_of(run)):
+        if epoch_within(state) > done:
+            try:
+                check_state(state)
+            except CheckpointError as exc:
+                log.warning("%s: going on from %s instead", exc, "the beginning" if last is None else last.name)
+            else:
+                return state
+    return last
+
+
+def checkpoint_of_epoch(run: Path, epoch: int) -> Path:
+    """The checkpoint of one epoch of a run."""
+    epochs = epochs_of(run)
+    found = [folder for folder in epochs if epoch_of(folder) == epoch]
+    if not found:
+        raise CheckpointError(f"run {run.name} has no epoch {epoch}: it keeps {', '.join(folder.name for folder in epochs)}")
+    return found[0]
+
+
+# --- going on ----------------------------------------------------------------------------------------------------------------
+
+
+def save_stand(
+    run: Path,
+    model: BERT4Rec,
+    optimizer: Optimizer,
+    progress: Progress,
+    *,
+    losses: tuple[float, ...],
+    order: Mapping[str, float],
+) -> None:
+    """Write a state within an epoch: `losses` are the sums of each process, `order` is what its order of rows follows from."""
+    state = {
+        "weights": {name: weight.detach() for name, weight in model.named_parameters()},
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+        "losses": list(losses),
+        "order": dict(order),
+    }
+    save_state(run, state, epoch=progress.epoch + 1, step=progress.step_of_epoch)
+
+
+def go_on(
+    at: Path, model: BERT4Rec, optimizer: Optimizer, config: Config, snapshot: Snapshot, order: Mapping[str, float]
+) -> tuple[Progress, tuple[float, ...]]:
+    """Load a checkpoint or a state into model and optimiser; returns the progress, and the sums of losses of each process.
+
+    Raises ConfigError for other settings of model or memory, and within an epoch for another order of rows; CheckpointError for
+    another snapshot and what cannot be read.
+    """
+    run = at.parent
+    settings = read_settings(run)
+    if settings.get("snapshot_digest") != snapshot.digest:
+        raise CheckpointError(f"{at} was trained on another snapshot: start a new run, or name its snapshot with --snapshot")
+    refuse_other_settings(settings.get("model", {}), as_plain(config.model))
+    refuse_other_settings(settings.get("memory", {}), as_plain(config.memory))
+    state = load_state(at) if at.is_file() else _state_of_checkpoint(at, order)
+    if state["order"] != order:
+        raise ConfigError(
+            f"{at.name} is within an epoch whose rows came by {_told(state['order'])}, not {_told(order)}: use the same, or "
+            "name an epoch to go on after with --epoch-to-preload"
+        )
+    try:
+        # The memory's tables are those of training, with all editions, and not the stored ones.
+        stored = {name: column for name, column in load_catalogue(run).items() if not name.startswith("memory.")}
+        model.load_state_dict({**model.state_dict(), **stored, **state["weights"]})
+        optimizer.load_state_dict(state["optimizer"])
+        progress = Progress(**state["progress"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as exc:
+        raise CheckpointError(f"{at} does not fit the model that it is to go on with ({exc}): start a new run") from exc
+    within = f" and {progress.step_of_epoch} steps" if progress.step_of_epoch else ""
+    log.info("resuming %s after epoch %d%s", run.name, progress.epoch, within)
+    return progress, tuple(state["losses"])
+
+
+def _state_of_checkpoint(folder: Path, order: Mapping[str, float]) -> dict[str, Any]:
+    """The checkpoint of an epoch as a state: nothing of the next one is done yet, so its rows may come in any order."""
+    weights = dict(load_checkpoint(folder).model.named_parameters())
+    return {**load_training_state(folder), "weights": weights, "losses": [], "order": dict(order)}
+
+
+def _told(order: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in order.items())
+
+
+def take_back(run: Path, at: Path, progress: Progress) -> None:
+    """Let the run forget what came after where it goes on, and judge gains by the best checkpoint that is left."""
+    best = go_back(run, progress.epoch, at)
+    progress.best = -1.0 if best is None else float(read_description(best)["metrics"][VALIDATION_METRIC])
+    progress.epochs_without_gain = 0 if best is None else progress.epoch - epoch_of(best)
+
+
+def refuse_other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], done: str = "the checkpoint to resume") -> None:
+    """Raise ConfigError naming the first setting that differs from the checkpoint's."""
+    for name, value in wanted.items():
+        if saved.get(name) != value:
+            raise ConfigError(f"{name} is {value}, but {done} was trained with {saved.get(name)}: use the same")
