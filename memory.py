@@ -210,6 +210,10 @@ class Source(nn.Module):
         """Songs and signals at M places; `origin` (M,) of training rows, None takes the full edition; `song_plays` (E, V)."""
         raise NotImplementedError
 
+    def learned(self) -> dict[str, list[Tensor]]:
+        """The parameters of each relation, by its name; they may be views of a parameter."""
+        return {self.names[0]: list(self.parameters())}
+
     def grown(self, n_songs: int, groups: Mapping[str, Tensor]) -> "Source":
         """The source after N songs were added to the V = `n_songs` there were, with the same parameters.
 
@@ -270,6 +274,10 @@ class CountedRelations(Source):
         amounts = added_up(self._fading(widths)[:, None] * factors, counts, found)  # (3, M, U)
         per_song = (_of_edition(song_plays, origin, found.keys) + 1).rsqrt_()
         return Evidence(found.keys, amounts, found.widths, self.WEIGHING, per_song)
+
+    def learned(self) -> dict[str, list[Tensor]]:
+        """The fading of each relation, (AMOUNTS, its reach)."""
+        return {name: [fading] for name, fading in zip(self.names, _split(self.fading, self.reaches, 1), strict=True)}
 
     def _rows_of(self, columns: Sequence[Tensor]) -> Tensor:
         """The table row of each context song in each relation, side by side: (M, W)."""
@@ -562,6 +570,17 @@ class Memory(nn.Module):
     def reach(self) -> int:
         """How many songs before a place are looked at."""
         return max(int(source.looks_back) for source in self.sources)  # type: ignore[arg-type]
+
+    def learned(self) -> dict[str, list[Tensor]]:
+        """What was learned of each relation, by its name, as views: gate weights (S, D), biases (S,), parameters of its own."""
+        gates = zip(_split(self.gate.weight, self.n_signals, 0), _split(self.gate.bias, self.n_signals, 0), strict=True)
+        learned = {}
+        for source, of_source in zip(self.sources, gates, strict=True):
+            assert isinstance(source, Source)
+            n = len(source.names)
+            for (name, own), *gate in zip(source.learned().items(), *(part.chunk(n) for part in of_source), strict=True):
+                learned[name] = [*gate, *own]
+        return learned
 
     def prior(self) -> Tensor:
         """What a song gets for being popular, in each edition: (E, V)."""

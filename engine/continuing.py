@@ -127,24 +127,13 @@ def _standardise_as_before(features: FeatureProjection, song_features: Tensor, s
 
 
 def _carry_over_memory(old: Memory, new: Memory) -> None:
-    """What the memory learned, source by source; a source of another shape, or that the old one had not, begins anew."""
-    theirs = dict(old.named_parameters())
-    for name, weight in new.named_parameters():
-        if not name.startswith(("sources.", "gate.")) and name in theirs:
-            weight.copy_(theirs[name])
-    gates = zip(old.gate.weight.split(old.n_signals), old.gate.bias.split(old.n_signals), strict=True)  # type: ignore[no-untyped-call]
-    learned = {source.name: (source, *gate) for source, gate in zip(old.sources, gates, strict=True)}
-    own = zip(new.gate.weight.split(new.n_signals), new.gate.bias.split(new.n_signals), strict=True)  # type: ignore[no-untyped-call]
-    for source, (weight, bias) in zip(new.sources, own, strict=True):
-        before, *gate = learned.get(source.name, (None,))
-        if before is None or _shapes_of(before) != _shapes_of(source) or gate[0].shape != weight.shape:
-            log.info("the memory's source %s begins anew", source.name)
+    """What the memory learned, relation by relation; one of another shape, or that the old one had not, begins anew."""
+    new.popularity.copy_(old.popularity)
+    theirs = old.learned()
+    for name, ours in new.learned().items():
+        learned = theirs.get(name, [])
+        if [part.shape for part in ours] != [part.shape for part in learned]:
+            log.info("the memory's relation %s begins anew", name)
             continue
-        weight.copy_(gate[0])
-        bias.copy_(gate[1])
-        for ours, learned_weight in zip(source.parameters(), before.parameters(), strict=True):
-            ours.copy_(learned_weight)
-
-
-def _shapes_of(module: torch.nn.Module) -> list[torch.Size]:
-    return [weight.shape for weight in module.parameters()]
+        for part, of_old in zip(ours, learned, strict=True):
+            part.copy_(of_old)
