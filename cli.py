@@ -53,7 +53,7 @@ from evaluation.report import comparison_table
 from exporters import DEFAULT_TABLE, EXPORTERS, exporter_for, write_file
 from importers import IMPORTERS, NAMES, import_path
 from jobs import process
-from preprocessing import is_stale, preprocess
+from preprocessing import refresh
 from preprocessing_utils import IdEncoder, load_encoders
 from serving.answers import Answer, Query, RecommendedSong
 from serving.catalogue import read_songs
@@ -181,7 +181,7 @@ def demo_command(argv: Sequence[str]) -> int:
             step(2, "the made-up catalogue in `demo data`")
             print(IMPORTERS["csv"](connection, DEMO_DATA, source=DEMO_SOURCE).line())
         step(3, "encoders and snapshot")
-        snapshot = fresh_snapshot(config, url)
+        snapshot = refresh(config, url)
         step(4, "training")
         run = trained_run(config, snapshot)
         step(5, "the model beside the baselines, and the law that the data was made by")
@@ -240,15 +240,6 @@ def refuse_other_songs(connection: Connection) -> None:
             f"music.song holds other songs than the demo's ({other.id!r}, {source}): name a database without them, "
             "or none (no DATABASE_URL) for the embedded one"
         )
-
-
-def fresh_snapshot(config: Config, url: str) -> Snapshot:
-    """The snapshot, made anew where the database or the settings have moved on."""
-    reason = is_stale(config, url)
-    if reason is None:
-        print("up to date with the database, nothing to do")
-        return open_snapshot(config.preprocessing.snapshot)
-    return preprocess(config, url)
 
 
 def trained_run(config: Config, snapshot: Snapshot) -> Path:

@@ -46,6 +46,8 @@ LEFT_OUT = 3  # dated versions of a training list from after the cut, which woul
 MOST_VERSIONS = 5  # of one held-out list
 ROUNDING = 1e-9  # 10 * (1 - 2 * 0.3) is 3.9999999999999996
 
+ROWS_AT_ONCE = 2**22  # where songs are counted
+
 # Rows of similar length share a batch: rows are shuffled, then sorted by length within pools of this many batches.
 BATCHES_PER_POOL = 32
 
@@ -94,6 +96,21 @@ class Snapshot:
         if self.policy == "leave_one_out":
             ends = np.maximum(ends - {TRAIN: 2, VALIDATION: 1, TEST: 0}[part], starts)
         return np.asarray(starts), np.asarray(ends)
+
+    def training_plays(self) -> np.ndarray:
+        """How often training plays each song below the fitted ones, (T,) int64; what it does not hold is a gap among them.
+
+        What is held out is not looked at.
+        """
+        n_fitted = self.manifest["counts"]["fitted_songs"]
+        starts, ends = self.ranges(TRAIN)
+        rows = np.cumsum(ends - starts)
+        cuts = np.searchsorted(rows, np.arange(ROWS_AT_ONCE, rows[-1:].sum(), ROWS_AT_ONCE))
+        plays = np.zeros(n_fitted, np.int64)
+        for some in zip(np.split(starts, cuts), np.split(ends, cuts), strict=True):
+            songs, _ = take_ranges(self.sequences, *some)
+            plays += np.bincount(songs[songs < n_fitted], minlength=n_fitted)
+        return plays
 
     def part(self, part: int) -> tuple[np.ndarray, np.ndarray]:
         """The songs of a part as one flat array (r,) with offsets (n + 1,); copied, so meant for what fits in memory."""

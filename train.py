@@ -32,13 +32,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from config import FIRST_NUMBER, Config, add_arguments, as_plain, config_from_arguments
-from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, mask, open_snapshot, take_ranges
+from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, mask, open_snapshot
 from engine.checkpoint import (
     EVALUATION,
     HISTORY,
@@ -78,7 +77,7 @@ from evaluation.protocols import Evaluation
 from evaluation.report import as_json, comparison_table
 from losses import NegativeSampler, negatives_of
 from model import BERT4Rec, Catalogue
-from preprocessing import is_stale, preprocess
+from preprocessing import refresh
 from preprocessing_utils import load_encoders
 from storage.connections import database_url
 from system import cores
@@ -89,7 +88,6 @@ __all__ = ["ENDINGS", "HISTORY", "Trainer", "evaluate_run", "main", "train"]
 
 LOG_EVERY_STEPS = 20  # reading a loss waits for the device, so not at every step
 CLOCK_EVERY_STEPS = 10  # several processes agree on the time that often; one alone looks at every step
-ROWS_AT_ONCE = 2**22  # of the snapshot, where songs are counted
 ENDINGS = {
     "epochs": "num_epochs is reached",
     "minutes": "the minutes are used up",
@@ -133,12 +131,7 @@ def prepare_snapshot(config: Config, process: Process, *, from_database: bool) -
     """
     if from_database and process.is_main and not has_run_already(config):
         with database_url(config.database) as url:
-            reason = is_stale(config, url)
-            if reason is None:
-                log.info("the snapshot %s is up to date with the database", config.preprocessing.snapshot)
-            else:
-                log.info("preprocessing first: %s", reason)
-                preprocess(config, url)
+            refresh(config, url)
     process.barrier()
     return open_snapshot(config.preprocessing.snapshot, verify=process.is_main)
 
@@ -234,7 +227,7 @@ class Trainer:
         self.show_progress = show_progress and process.is_main
         training = config.training
         self.validation = validation_part(snapshot, config.evaluation, VALIDATION_TASKS)
-        frequencies = training_frequencies(snapshot)
+        frequencies = torch.from_numpy(snapshot.training_plays())
         self.n_negatives = negatives_of(training.negatives, int((frequencies > 0).sum()))
         if self.n_negatives and training.label_smoothing:
             raise ConfigError(
@@ -491,19 +484,6 @@ def training_rows(config: Config, snapshot: Snapshot, process: Process, row_len:
     return TrainingRows(
         snapshot.sequences, starts, ends, config.model.seq_len, home, lists, row_len=row_len, folds=config.memory.folds
     )
-
-
-def training_frequencies(snapshot: Snapshot) -> Tensor:
-    """How often each fitted song is played in the training part, (T,) int64; what is held out is not looked at."""
-    n_fitted = snapshot.manifest["counts"]["fitted_songs"]
-    starts, ends = snapshot.ranges(TRAIN)
-    rows = np.cumsum(ends - starts)
-    cuts = np.searchsorted(rows, np.arange(ROWS_AT_ONCE, rows[-1:].sum(), ROWS_AT_ONCE))
-    frequencies = np.zeros(n_fitted, np.int64)
-    for some in zip(np.split(starts, cuts), np.split(ends, cuts), strict=True):
-        songs, _ = take_ranges(snapshot.sequences, *some)
-        frequencies += np.bincount(songs[songs < n_fitted], minlength=n_fitted)
-    return torch.from_numpy(frequencies)
 
 
 # --- evaluation --------------------------------------------------------------------------------------------------------------

@@ -70,8 +70,11 @@ def validation_part(snapshot: Snapshot, config: EvaluationConfig, max_tasks: int
 
 def _trained(snapshot: Snapshot) -> np.ndarray:
     """Whether each song occurs in training, (V,) bool; an unknown song does not."""
-    number = np.arange(snapshot.n_songs)
-    return np.asarray((number >= FIRST_NUMBER) & (number < snapshot.manifest["counts"]["fitted_songs"]))
+    trained = np.zeros(snapshot.n_songs, bool)
+    plays = snapshot.training_plays()
+    trained[: len(plays)] = plays > 0
+    trained[:FIRST_NUMBER] = False
+    return trained
 
 
 def repeats_allowed(snapshot: Snapshot, config: EvaluationConfig) -> bool:

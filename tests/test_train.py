@@ -231,7 +231,7 @@ def test_negatives_are_drawn_by_the_training_part_alone(world, tmp_path):
     snapshot = open_snapshot(world / "snapshot")
     songs, _ = snapshot.part(TRAIN)
     counts = np.bincount(songs, minlength=snapshot.n_songs)
-    assert train.training_frequencies(snapshot).tolist() == counts.tolist()
+    assert snapshot.training_plays().tolist() == counts.tolist()
     assert counts.sum() < len(snapshot.sequences)
     weights = np.where(np.arange(snapshot.n_songs) >= FIRST_NUMBER, counts.clip(min=1) ** 0.75, 0)
     with trainer_of(world, tmp_path) as trainer:
@@ -472,7 +472,7 @@ def database_asked(world, tmp_path, monkeypatch):
 
     monkeypatch.setenv("BERT4MUSICREC_SNAPSHOT", str(world / "snapshot"))
     monkeypatch.setattr(train, "database_url", lambda config: nullcontext("postgresql://somewhere"))
-    monkeypatch.setattr(train, "is_stale", lambda config, url: note(url))
+    monkeypatch.setattr(train, "refresh", lambda config, url: note(url))
     monkeypatch.setattr(train, "train", lambda config, snapshot, process: note(snapshot.path.parent))
     monkeypatch.setattr(train, "find_checkpoint", lambda run: tmp_path)
     return asked

@@ -38,7 +38,7 @@ from engine.processes import process_group
 from errors import CheckpointError, ConfigError
 from memory import EDITED
 from tests.engine.small import small_config, small_snapshot
-from train import Trainer, build_model, train, training_frequencies
+from train import Trainer, build_model, train
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_stored_model_scores_exactly_as_before_and_keeps_only_the_full_edition
     config = small_config(trained[0])
     torch.manual_seed(5)
     snapshot = open_snapshot(trained[0] / "snapshot")
-    model = build_model(config, snapshot, training_frequencies(snapshot)).eval()
+    model = build_model(config, snapshot, torch.from_numpy(snapshot.training_plays())).eval()
     for weight in model.parameters():
         weight.data += 0.1 * torch.randn_like(weight)
     save_catalogue(tmp_path, model)
@@ -91,6 +91,21 @@ def test_a_stored_model_scores_exactly_as_before_and_keeps_only_the_full_edition
     assert len(model.memory.song_plays) == 1 + config.memory.folds
     assert len(model.memory.sources[0].fold_counts) == config.memory.folds
     assert loaded.memory.sources[0].fold_counts is None
+
+
+def test_gaps_among_the_fitted_songs_are_stored_with_the_catalogue(trained, tmp_path):
+    config, snapshot = small_config(trained[0]), open_snapshot(trained[0] / "snapshot")
+    plays = torch.from_numpy(snapshot.training_plays())
+    plays[7] = 0
+    model = build_model(config, snapshot, plays).eval()
+    save_catalogue(tmp_path, model)
+    write_json(tmp_path / SETTINGS, {})
+    save_checkpoint(tmp_path, epoch=1, model=model, training_state={}, metrics={}, encoders_digest="", snapshot_digest="")
+    loaded = load_checkpoint(tmp_path).model
+    assert torch.equal(loaded.embedding.are_fitted(), model.embedding.are_fitted())
+    assert not loaded.embedding.are_fitted()[7]
+    rows = torch.tensor([[3, 7, MASK]])
+    assert torch.equal(loaded.score(rows), model.score(rows))
 
 
 def test_a_checkpoint_of_an_earlier_format_is_refused_by_its_number(run):

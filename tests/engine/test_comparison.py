@@ -56,6 +56,11 @@ def test_the_weights_of_the_blend_are_chosen_on_validation_tasks(tmp_path, monke
     assert rules == {"n_songs": V, "allow_repeats": False}
 
 
+def test_a_gap_below_the_fitted_songs_counts_as_cold(tmp_path):
+    held = held_out(snapshot_of(tmp_path), TEST, CONFIG)
+    assert np.flatnonzero(held.trained).tolist() == [3, 4, 5, 6]  # 7 has a number below, and no play in training
+
+
 def test_without_validation_tasks_there_is_no_blend(tmp_path):
     snapshot = snapshot_of(tmp_path, split=[TRAIN, TRAIN, TEST, TEST, TEST])
     assert "blend of the three" not in baseline_scores(snapshot, CONFIG)
