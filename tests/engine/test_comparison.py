@@ -88,7 +88,7 @@ def test_with_leave_one_out_validation_hides_the_song_before_the_one_of_the_test
 def test_songs_of_the_training_part_are_warm_and_unknown_ones_are_not(tmp_path):
     snapshot = snapshot_of(tmp_path, lists=[[3, 4, 5], [3, 4], [3, 4, 7], [3, 2], [3, 8]])
     held = held_out(snapshot, TEST, CONFIG)
-    assert held.trained.tolist() == [False] * 3 + [True] * 5 + [False] * 2  # numbers below 8 are fitted, from 3 on
+    assert np.flatnonzero(held.trained).tolist() == [3, 4, 5]
     parts = held.judge(always(8)).parts
     assert {name: part.n_tasks for name, part in parts.items()} == {"cold": 2}  # UNKNOWN and 8
 
