@@ -252,6 +252,6 @@ def test_the_demo_goes_all_the_way_and_starts_from_what_is_there_the_second_time
         f"+{n}" for n in range(1, 11)
     ]
     assert "nothing new" in second.stdout
-    assert "nothing to do" in second.stdout
+    assert "is up to date with the database" in second.stderr
     assert "there is a model of this snapshot already" in second.stdout
     assert first.stdout.split("[6/6]")[1].split("All of it")[0] == second.stdout.split("[6/6]")[1].split("All of it")[0]
