@@ -8,8 +8,8 @@ https://arxiv.org/abs/1911.00172, section 2).
 
 In training, the list at hand has supported the very pairs that it would look up, so the gates would learn to trust counts that no
 new list has.  Counts therefore come in editions: 0 counts all training lists, e > 0 all but those of fold e, and a training row
-looks up the edition that leaves its own fold out (cross-fitting, as in the stacking of Wolpert 1992).  All editions list the same
-neighbours; a fold's own counts stand beside those of the whole, and only where a model is trained.
+looks up the edition that leaves its own fold out (cross-fitting, as in the stacking of Wolpert 1992).  All editions choose from
+the same neighbours; a fold's own counts stand beside those of the whole, and only where a model is trained.
 
 Rows of a table are as long as they need to be and stand one behind the other, with where each begins; `take` copies rows of one
 width from such a table as fast as from one with rows of equal length.
@@ -62,6 +62,7 @@ class Relations:
     names: tuple[str, ...]  # R of them
     reaches: tuple[int, ...]  # how many songs back from the place to predict each is looked up
     rows: tuple[int, ...]  # how many rows of the tables belong to each
+    most: int  # how many neighbours a row has in the full edition; those behind them stand in for some that an edition lacks
     row_of_song: Tensor  # (R, V) int32; 0 where a song has none
     starts: Tensor  # (rows + 1,) int64
     songs: Tensor  # (n,) int32
@@ -95,6 +96,7 @@ class Relations:
             names=tuple(name for part in parts for name in part.names),
             reaches=tuple(reach for part in parts for reach in part.reaches),
             rows=tuple(rows for part in parts for rows in part.rows),
+            most=max(part.most for part in parts),
             row_of_song=torch.cat([_moved(part.row_of_song, base) for part, base in zip(parts, bases, strict=False)]),
             starts=torch.cat([*starts, torch.tensor(ends[-1:])]),
             songs=songs,
@@ -250,7 +252,7 @@ class CountedRelations(Source):
 
     def _take_over(self, relations: Relations) -> None:
         """Make the tables of `relations` this source's own."""
-        self.width, n = relations.width, int(relations.starts[-1])  # K
+        self.width, self.most, n = relations.width, relations.most, int(relations.starts[-1])
         for name in ("row_of_song", "starts", "totals"):
             self.register_buffer(name, getattr(relations, name))
         self.register_buffer("songs", _padded(relations.songs, n, self.width))
@@ -268,7 +270,7 @@ class CountedRelations(Source):
         widths = [column.shape[1] for column in columns]
         rows = self._rows_of(columns)  # (M, W)
         songs, counts, totals = self._look_up(rows, origin)
-        found = distinct(songs.flatten(1), song_plays.shape[1], [self.width * width for width in widths])
+        found = distinct(songs.flatten(1), song_plays.shape[1], [songs.shape[2] * width for width in widths])
         per_list = 1 / (totals + 1)
         factors = torch.stack([per_list, per_list.sqrt(), torch.ones_like(totals)])  # (3, M, W)
         amounts = added_up(self._fading(widths)[:, None] * factors, counts, found)  # (3, M, U)
@@ -293,15 +295,17 @@ class CountedRelations(Source):
 
     def _look_up(self, rows: Tensor, origin: Origin | None) -> tuple[Tensor, Tensor, Tensor]:
         """Neighbours (M, W, K) of table rows, PAD beyond the end of a row, and their counts; and totals (M, W)."""
+        has_editions = origin is not None and self.fold_counts is not None
+        width = self.width if has_editions else min(self.width, self.most)
         first = _rows(self.starts, rows)
-        length = _rows(self.starts, rows + 1) - first
-        songs = take(self.songs, first, self.width)
-        songs &= _rows(self.kept_songs, length)
-        counts = take(self.counts, first, self.width)
+        length = (_rows(self.starts, rows + 1) - first).clamp_(max=width)
+        songs = take(self.songs, first, width)
+        songs &= _rows(self.kept_songs[:, :width], length)
+        counts = take(self.counts, first, width)
         if origin is None or self.fold_counts is None:
-            return songs.long(), counts.mul_(_rows(self.kept_counts, length)), _rows(self.totals[0], rows)
+            return songs.long(), counts.mul_(_rows(self.kept_counts[:, :width], length)), _rows(self.totals[0], rows)
         fold = (origin.editions - 1) * self.fold_counts.shape[1]
-        counts -= take(self.fold_counts.view(-1), first + fold[:, None], self.width)
+        counts -= take(self.fold_counts.view(-1), first + fold[:, None], width)
         counts = F.threshold(counts.mul_(_rows(self.kept_counts, length)), NOTHING, 0.0, inplace=True)
         return songs.long(), counts, _of_edition(self.totals, origin, rows)
 
@@ -312,6 +316,7 @@ class CountedRelations(Source):
             names=self.names,
             reaches=self.reaches,
             rows=self.rows,
+            most=self.most,
             row_of_song=self.row_of_song,
             starts=self.starts,
             songs=self.songs[:n],
@@ -354,6 +359,7 @@ def _relation_of(relations: Relations, number: int) -> Relations:
         names=relations.names[number : number + 1],
         reaches=relations.reaches[number : number + 1],
         rows=relations.rows[number : number + 1],
+        most=relations.most,
         row_of_song=_moved(relations.row_of_song[number : number + 1].cpu(), -before),
         starts=starts - starts[0],
         songs=relations.songs[entries].cpu(),
@@ -384,6 +390,7 @@ def _with_songs(relation: Relations, rows: Tensor, n_songs: int) -> Relations:
     return replace(
         relation,
         rows=(n_rows,),
+        most=max(relation.most, longest + ROOM_FOR_NEW),
         row_of_song=torch.cat([relation.row_of_song, rows[None].to(relation.row_of_song)], dim=1),
         starts=starts,
         songs=songs,

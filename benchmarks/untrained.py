@@ -224,6 +224,7 @@ def random_relation(
         names=(name,),
         reaches=(reach,),
         rows=(rows,),
+        most=neighbours,
         row_of_song=torch.from_numpy(np.where(row_of_song >= FIRST_NUMBER, row_of_song, PAD).astype(np.int32))[None],
         starts=(torch.arange(rows + 1) - FIRST_NUMBER).clamp(min=0) * neighbours,
         songs=torch.from_numpy(rng.integers(FIRST_NUMBER, V, n, dtype=np.int32)),

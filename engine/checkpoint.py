@@ -517,7 +517,11 @@ def _empty_source(described: Mapping[str, Any], tables: dict[str, torch.Tensor])
         return HeardBefore(described["reach"])
     if names == NearestLists.names:
         return NearestLists(ListIndex(**tables), described["neighbours"], described["reach"])
-    return CountedRelations(Relations(names=names, reaches=tuple(described["reaches"]), rows=tuple(described["rows"]), **tables))
+    return CountedRelations(
+        Relations(
+            names=names, reaches=tuple(described["reaches"]), rows=tuple(described["rows"]), most=described["most"], **tables
+        )
+    )
 
 
 def _describe_memory(memory: Memory | None) -> list[dict[str, Any]]:
@@ -529,7 +533,7 @@ def _describe_memory(memory: Memory | None) -> list[dict[str, Any]]:
 def _describe_source(source: torch.nn.Module) -> dict[str, Any]:
     """What `_empty_source` cannot tell from the tables."""
     if isinstance(source, CountedRelations):
-        return {"names": source.names, "reaches": source.reaches, "rows": source.rows}
+        return {"names": source.names, "reaches": source.reaches, "rows": source.rows, "most": source.most}
     if isinstance(source, NearestLists):
         return {"names": source.names, "reach": source.reach, "neighbours": source.neighbours}
     return {"names": source.names, "reach": source.reach}

@@ -21,13 +21,15 @@ import torch
 
 from config import FIRST_NUMBER, PAD, MemoryConfig
 from dataset import TRAIN, Snapshot, fold_of_lists, numbered_lists
-from memory import CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
+from memory import NOTHING, CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
 
 # Longer lists count as several for "near": a list of 10,000 songs alone would make 10**8 pairs.
 CHUNK_SONGS = 2_000
 PIECE_SONGS = 64  # of a training list that is compared as a whole; longer ones are cut into pieces that overlap by half
 PIECES_OF_SONG = 64  # the newest ones, as in session-based neighbours (Jannach and Ludewig 2017, section 3.2)
 PAIRS_AT_ONCE = 2**21  # 16 MB of keys and six times as much beside them
+# Times as many neighbours as a row may have, the strongest of all lists, are looked at for the editions.
+LOOKED_AT = 4
 LARGEST_HALF = 60_000.0  # float16 ends at 65,504
 
 
@@ -379,15 +381,16 @@ def _pair_keys(pairs: Pairs, places: np.ndarray, first_song: int, V: int, kind_b
 
 def _song_relation(name: str, pairs: Pairs, training: TrainingSongs, plays: np.ndarray, reach: int, neighbours: int) -> Relations:
     """Keep the strongest neighbours of each song by support over the square root of the neighbour's lists (cosine)."""
-    V, root = training.n_songs, np.sqrt(np.maximum(plays[0], 1))
+    V, roots = training.n_songs, np.sqrt(np.maximum(plays, 1))  # (E, V)
     parts = [_Entries.nothing(training.folds)]
     for source, other, by_fold in _supports(pairs, V, training.folds):
         entries = _Entries.of(source, other, by_fold)
-        parts.append(entries.strongest(by_fold.sum(axis=1) / root[other], neighbours))
+        best = entries.strongest(by_fold.sum(axis=1) / roots[0, other], LOOKED_AT * neighbours)
+        parts.append(best.with_editions_of(neighbours, roots))
     entries = _Entries.joined(parts)
     known = np.arange(V, dtype=np.int32)
     known[:FIRST_NUMBER] = PAD
-    return entries.relation(name, reach, known, plays)
+    return entries.relation(name, reach, neighbours, known, plays)
 
 
 def _group_relation(
@@ -399,7 +402,7 @@ def _group_relation(
     entries = _Entries.of(key[members].astype(np.int64), members, (plays[0] - plays[1:])[:, members].T, more=1.0)
     totals = _editions(training.lists_with(key[training.songs], n_keys)) + 1
     known = np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)
-    return entries.strongest(entries.counts, neighbours).relation(name, reach, known, totals)
+    return entries.strongest(entries.counts, neighbours).relation(name, reach, neighbours, known, totals)
 
 
 def _certain(name: str, target: np.ndarray, reach: int) -> Relations:
@@ -408,6 +411,7 @@ def _certain(name: str, target: np.ndarray, reach: int) -> Relations:
         names=(name,),
         reaches=(reach,),
         rows=(len(target),),
+        most=1,
         row_of_song=torch.arange(len(target), dtype=torch.int32)[None],
         starts=torch.from_numpy(np.concatenate([[0], np.cumsum(target != PAD)])),
         songs=torch.from_numpy(target[target != PAD].astype(np.int32)),
@@ -450,18 +454,41 @@ class _Entries:
 
     def strongest(self, strength: np.ndarray, most: int) -> "_Entries":
         """At most so many entries of each row, in the order of their strength (n,); equal ones stay in theirs."""
-        falling = np.int64(0x7FFFFFFF) - strength.astype(np.float32).view(np.int32)  # the bits of a float rise with it
-        order = np.argsort(self.rows.astype(np.int64) << 32 | falling, kind="stable")
+        order = np.argsort(self.rows.astype(np.int64) << 32 | _falling(strength), kind="stable")
         order = order[np.arange(len(order)) - np.searchsorted(self.rows, self.rows) < most]
         return _Entries(**{name: column[order] for name, column in vars(self).items()})
 
-    def relation(self, name: str, reach: int, row_of_song: np.ndarray, totals: np.ndarray) -> Relations:
+    def with_editions_of(self, most: int, roots: np.ndarray) -> "_Entries":
+        """Let each edition have its own strongest entries of a row, so many at most, and drop those that no edition has.
+
+        The roots (E, V) are those by which strength is measured.  Where an edition has no use for an entry, the entry counts as
+        supported by the edition's fold alone.
+        """
+        begins = np.searchsorted(self.rows, self.rows)
+        place = np.arange(len(self.rows)) - begins
+        is_long = np.bincount(self.rows)[self.rows] > most if len(self.rows) else np.zeros(0, bool)
+        long = np.flatnonzero(is_long)
+        rows, place_of_long = self.rows[long].astype(np.int64) << 32, place[long]
+        is_used, fold_counts = place < most, self.fold_counts.copy()
+        for edition in range(1, len(roots)):
+            left = self.counts[long] - fold_counts[long, edition - 1]
+            order = np.argsort(rows | _falling(left / roots[edition, self.songs[long]]), kind="stable")
+            is_strong = np.zeros(len(long), bool)
+            is_strong[order] = place_of_long < most
+            is_used[long] |= is_strong & (left > NOTHING)
+            weak = long[~is_strong]
+            fold_counts[weak, edition - 1] = self.counts[weak]
+        columns = {**vars(self), "fold_counts": fold_counts}
+        return _Entries(**{name: column[is_used] for name, column in columns.items()})
+
+    def relation(self, name: str, reach: int, most: int, row_of_song: np.ndarray, totals: np.ndarray) -> Relations:
         """The table with these entries, with a row for each of `totals` (E, rows)."""
         n_rows = totals.shape[1]
         return Relations(
             names=(name,),
             reaches=(reach,),
             rows=(n_rows,),
+            most=most,
             row_of_song=torch.from_numpy(row_of_song)[None],
             starts=torch.from_numpy(_starts_of(self.rows, n_rows)),
             songs=torch.from_numpy(self.songs),
@@ -469,6 +496,11 @@ class _Entries:
             totals=torch.from_numpy(totals),
             fold_counts=torch.from_numpy(np.ascontiguousarray(self.fold_counts.T)),
         )
+
+
+def _falling(strength: np.ndarray) -> np.ndarray:
+    """Numbers below 2 ** 31 that fall as strengths of 0 and above rise: the bits of a float rise with it."""
+    return np.int64(0x7FFFFFFF) - strength.astype(np.float32).view(np.int32)
 
 
 def _itself(n_songs: int) -> np.ndarray:

@@ -153,6 +153,7 @@ def group_of(songs, row_of_song):
         names=("artist",),
         reaches=(2,),
         rows=(4,),
+        most=len(songs),
         row_of_song=torch.tensor([row_of_song], dtype=torch.int32),
         starts=torch.tensor([0, 0, 0, 0, len(songs)]),
         songs=torch.tensor(songs, dtype=torch.int32),

@@ -54,6 +54,7 @@ def relation_of(full, *without_fold, reach=2, key_of_song=None):
             names=("next",),
             reaches=(reach,),
             rows=(V,),
+            most=max(map(len, songs.values())),
             row_of_song=torch.where((torch.arange(V) >= FIRST_NUMBER) & (row_of_song >= FIRST_NUMBER), row_of_song, PAD)[
                 None
             ].int(),

@@ -47,6 +47,7 @@ class Table:
     def __call__(self, row, edition=0):
         """In the order of the table."""
         begin, end = self.relations.starts[self.first + row : self.first + row + 2].tolist()
+        end = end if edition else min(end, begin + self.relations.most)
         counts = self.relations.counts[begin:end]
         if edition:
             counts = counts - self.relations.fold_counts[edition - 1, begin:end]
@@ -109,6 +110,19 @@ def test_songs_further_apart_support_each_other_less_and_beyond_the_window_not_a
 def test_weak_neighbours_are_cut_by_cosine_not_by_count(tmp_path):
     lists = [[3, 4], [3, 4], *[[4, 6]] * 8, [3, 5]]  # 4 stands beside 3 twice but is everywhere, 5 once and only there
     assert neighbours_of(relations_of(snapshot_of(tmp_path, lists), neighbours=1)["next"], 3) == {5: 1.0}
+
+
+def test_an_edition_has_neighbours_of_its_own_in_place_of_those_that_its_fold_alone_supports(tmp_path):
+    """Three lists of one fold have 4 after 3; five has followed 3 in a list of each of the two other folds."""
+    fold = fold_of_lists(9, 3)
+    sequences = [
+        [3, 4] if of_list == fold[0] else [3, 5] if at in (np.flatnonzero(fold == of_list)[0],) else [6]
+        for at, of_list in enumerate(fold)
+    ]
+    found = relations_of(snapshot_of(tmp_path, sequences), folds=3, neighbours=1)
+    expected = [{4: 3.0}, *({5: 2.0} if of_fold == fold[0] else {4: 3.0} for of_fold in range(3))]
+    for name in ("after", "next"):
+        assert [neighbours_of(found[name], 3, edition) for edition in range(4)] == expected
 
 
 # --- editions, against loops over everything

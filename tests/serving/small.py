@@ -57,6 +57,7 @@ def successors(V):
         names=("next",),
         reaches=(1,),
         rows=(V,),
+        most=1,
         row_of_song=torch.where(torch.arange(V) >= FIRST_NUMBER, torch.arange(V), PAD)[None].int(),
         starts=torch.searchsorted(followed, torch.arange(V + 1)),
         songs=(followed + 1).int(),
