@@ -14,7 +14,7 @@ from pathlib import Path
 import train
 from errors import exit_code_of
 
-TOLD = json.loads(os.environ["WATCHED"])
+TOLD = json.loads(os.environ.get("WATCHED", "{}"))
 RANK, RESTARTS = int(os.environ.get("RANK", "0")), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
