@@ -20,16 +20,17 @@ catalogue, E editions, Q pieces of training lists, n entries of a table.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise, product
-from typing import Any, NamedTuple, TypeVar
+from itertools import accumulate, pairwise
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import FIRST_NUMBER, PAD
+from sums import Weighing, added_up, distinct, first_ones, padded, rows_of, split_in, take, weighed
 
 # Logarithms are taken of so many times a share: at 1,000 the many weak songs outvote the few strong ones at the top.
 SHARPNESS_OF_LOG = 30.0
@@ -41,13 +42,6 @@ ITSELF = "same"
 NOTHING = 1e-6
 # New songs that an artist (or album) may have beyond its longest row, when a memory grows by them.
 ROOM_FOR_NEW = 16
-# Entries of a table of places in `distinct`, for several rows at a time: 2 MB, which stay in the cache.
-LARGEST_TABLE = 2**19
-LEAST_ROWS = 4  # that are looked at together, however large their table
-# Keys up to which a table of gaps is cheaper than its few more operations.
-FEW_KEYS, MOST_GAPS = 2**13, 2**22
-# A best amount below this counts as this, so that nothing is divided by 0.
-LEAST_BEST = 1e-9
 # Tables whose first dimension is the edition.
 EDITED = frozenset({"song_plays", "totals"})
 
@@ -135,24 +129,6 @@ class Origin(NamedTuple):
         return Origin(self.lists[row], self.editions[row])
 
 
-class Weighing(NamedTuple):
-    """Which signals are made of A amounts: each as it is, its logarithm, and the first beside the best one of its relation.
-
-    Signals are numbered 0..S-1, as the gates are.
-    """
-
-    plain: tuple[int | None, ...]  # (A,) the signal that an amount is by itself; None: it is none
-    logs: tuple[int, ...]  # (A,) the signal log(1 + sharpness * amount)
-    sharpness: tuple[float, ...]  # (A,)
-    best: int | None = None  # the signal that is the first amount over the largest one
-    scaled: int | None = None  # the amount that is multiplied by `Evidence.scale` first
-
-    @property
-    def n_signals(self) -> int:
-        """S."""
-        return 1 + max(number for number in (*self.plain, *self.logs, self.best) if number is not None)
-
-
 class Evidence(NamedTuple):
     """Songs found at each place, each once in each relation, PAD for none, and what speaks for them."""
 
@@ -167,9 +143,7 @@ class Evidence(NamedTuple):
         if self.weighing is None:
             return (self.amounts * gates.T[..., None]).sum(0)
         widths = [self.songs.shape[1]] if self.widths is None else self.widths
-        given = self.amounts, gates, self.scale, widths, self.weighing
-        bonus: Tensor = _Weighed.apply(*given) if torch.is_grad_enabled() else _bonus(*given)  # type: ignore[no-untyped-call]
-        return bonus
+        return weighed(self.amounts, gates, self.scale, widths, self.weighing)
 
 
 class LookedUp(NamedTuple):
@@ -255,13 +229,13 @@ class CountedRelations(Source):
         self.width, self.most, n = relations.width, relations.most, int(relations.starts[-1])
         for name in ("row_of_song", "starts", "totals"):
             self.register_buffer(name, getattr(relations, name))
-        self.register_buffer("songs", _padded(relations.songs, n, self.width))
-        self.register_buffer("counts", _padded(relations.counts, n, self.width))
+        self.register_buffer("songs", padded(relations.songs, n, self.width))
+        self.register_buffer("counts", padded(relations.counts, n, self.width))
         folds = relations.fold_counts
-        self.register_buffer("fold_counts", None if folds is None else _padded(folds, n, self.width), persistent=False)
+        self.register_buffer("fold_counts", None if folds is None else padded(folds, n, self.width), persistent=False)
         # What is kept of K entries by how many are the row's own: all bits of a song, and the whole count.
-        self.register_buffer("kept_songs", -_first_ones(self.width).int(), persistent=False)
-        self.register_buffer("kept_counts", _first_ones(self.width).float(), persistent=False)
+        self.register_buffer("kept_songs", -first_ones(self.width).int(), persistent=False)
+        self.register_buffer("kept_counts", first_ones(self.width).float(), persistent=False)
 
     def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
         """Share, cosine and count; see `WEIGHING`."""
@@ -279,7 +253,7 @@ class CountedRelations(Source):
 
     def learned(self) -> dict[str, list[Tensor]]:
         """The fading of each relation, (AMOUNTS, its reach)."""
-        return {name: [fading] for name, fading in zip(self.names, _split(self.fading, self.reaches, 1), strict=True)}
+        return {name: [fading] for name, fading in zip(self.names, split_in(self.fading, self.reaches, 1), strict=True)}
 
     def _rows_of(self, columns: Sequence[Tensor]) -> Tensor:
         """The table row of each context song in each relation, side by side: (M, W)."""
@@ -297,16 +271,16 @@ class CountedRelations(Source):
         """Neighbours (M, W, K) of table rows, PAD beyond the end of a row, and their counts; and totals (M, W)."""
         has_editions = origin is not None and self.fold_counts is not None
         width = self.width if has_editions else min(self.width, self.most)
-        first = _rows(self.starts, rows)
-        length = (_rows(self.starts, rows + 1) - first).clamp_(max=width)
+        first = rows_of(self.starts, rows)
+        length = (rows_of(self.starts, rows + 1) - first).clamp_(max=width)
         songs = take(self.songs, first, width)
-        songs &= _rows(self.kept_songs[:, :width], length)
+        songs &= rows_of(self.kept_songs[:, :width], length)
         counts = take(self.counts, first, width)
         if origin is None or self.fold_counts is None:
-            return songs.long(), counts.mul_(_rows(self.kept_counts[:, :width], length)), _rows(self.totals[0], rows)
+            return songs.long(), counts.mul_(rows_of(self.kept_counts[:, :width], length)), rows_of(self.totals[0], rows)
         fold = (origin.editions - 1) * self.fold_counts.shape[1]
         counts -= take(self.fold_counts.view(-1), first + fold[:, None], width)
-        counts = F.threshold(counts.mul_(_rows(self.kept_counts, length)), NOTHING, 0.0, inplace=True)
+        counts = F.threshold(counts.mul_(rows_of(self.kept_counts, length)), NOTHING, 0.0, inplace=True)
         return songs.long(), counts, _of_edition(self.totals, origin, rows)
 
     def tables(self) -> Relations:
@@ -480,10 +454,10 @@ class NearestLists(Source):
         known = F.pad((index.songs != PAD).cumsum(0), (1, 0))  # known songs before each place
         size = known[index.starts + index.lengths] - known[index.starts]
         self.register_buffer("size", size.clamp(min=1).float(), persistent=False)  # known songs of each piece
-        self.register_buffer("songs", _padded(index.songs, int((index.starts + index.lengths).max()), self.piece_width))
-        self.register_buffer("pieces", _padded(index.pieces, int(index.pieces_of_song[-1]), self.most_pieces))
-        self.register_buffer("kept_songs", -_first_ones(self.piece_width).int(), persistent=False)
-        self.register_buffer("kept_pieces", -_first_ones(self.most_pieces).int(), persistent=False)
+        self.register_buffer("songs", padded(index.songs, int((index.starts + index.lengths).max()), self.piece_width))
+        self.register_buffer("pieces", padded(index.pieces, int(index.pieces_of_song[-1]), self.most_pieces))
+        self.register_buffer("kept_songs", -first_ones(self.piece_width).int(), persistent=False)
+        self.register_buffer("kept_pieces", -first_ones(self.most_pieces).int(), persistent=False)
         self.register_buffer("column_of_offset", self._columns_of_offset(), persistent=False)
         self.fading = nn.Parameter(torch.zeros(reach))  # log weight of the context song so far back
         self.sharpness = nn.Parameter(torch.tensor(self.SHARPNESS))
@@ -500,7 +474,7 @@ class NearestLists(Source):
         context = place.context(self.reach)  # (M, W)
         nearest, similarity = self._nearest(context, origin)  # (M, N) each
         songs = take(self.songs, self.starts[nearest], self.piece_width)
-        songs &= _rows(self.kept_songs, self.lengths[nearest])  # (M, N, songs of a piece)
+        songs &= rows_of(self.kept_songs, self.lengths[nearest])  # (M, N, songs of a piece)
         is_like, log_similarity = similarity > 0, similarity.clamp(min=1e-6).log()
         weights = torch.softmax((self.sharpness[:, None, None] * log_similarity).masked_fill(~is_like, -1e4), dim=2) * is_like
         by_place = self.offset.exp()[:, self.column_of_offset]  # (2, piece_width + 1, piece_width)
@@ -515,7 +489,7 @@ class NearestLists(Source):
         known = torch.where(context < len(self.rarity), context, PAD)  # (M, W): of songs that came later nothing is known
         first = self.pieces_of_song[known]
         pieces = take(self.pieces, first, self.most_pieces)
-        pieces &= _rows(self.kept_pieces, self.pieces_of_song[known + 1] - first)
+        pieces &= rows_of(self.kept_pieces, self.pieces_of_song[known + 1] - first)
         weight = self.fading[: context.shape[1]].exp() * self.rarity[known] * (known >= FIRST_NUMBER)  # (M, W)
         found = distinct(pieces.flatten(1).long(), len(self.starts))
         is_other = found.keys > 0
@@ -566,7 +540,7 @@ class Memory(nn.Module):
         """
         place = Place(songs, places // songs.shape[1], places % songs.shape[1])
         of_place = None if origin is None else origin.at(place.row)
-        gates = _split(F.softplus(self.gate(queries)).float(), self.n_signals, 1)  # (M, R * S) of each source
+        gates = split_in(F.softplus(self.gate(queries)).float(), self.n_signals, 1)  # (M, R * S) of each source
         found = []
         for source, gate in zip(self.sources, gates, strict=True):
             evidence: Evidence = source(place, of_place, self.song_plays)
@@ -580,7 +554,7 @@ class Memory(nn.Module):
 
     def learned(self) -> dict[str, list[Tensor]]:
         """What was learned of each relation, by its name, as views: gate weights (S, D), biases (S,), parameters of its own."""
-        gates = zip(_split(self.gate.weight, self.n_signals, 0), _split(self.gate.bias, self.n_signals, 0), strict=True)
+        gates = zip(split_in(self.gate.weight, self.n_signals, 0), split_in(self.gate.bias, self.n_signals, 0), strict=True)
         learned = {}
         for source, of_source in zip(self.sources, gates, strict=True):
             assert isinstance(source, Source)
@@ -597,7 +571,7 @@ class Memory(nn.Module):
         """What some songs (M, C) get for being popular, in the edition (M,) of their place, None for the full one: (M, C)."""
         V = self.song_plays.shape[1]
         edited = songs if editions is None else songs + (editions * V)[:, None]
-        return F.softplus(self.popularity) * _rows(self.song_plays.view(-1), edited).log1p()
+        return F.softplus(self.popularity) * rows_of(self.song_plays.view(-1), edited).log1p()
 
     def prior_normaliser(self) -> Tensor:
         """The logarithm of the sum over the songs of training of the exponential of `prior`, in each edition: (E,).
@@ -631,272 +605,12 @@ def twin(module: Module) -> Module:
     return other
 
 
-# --- looking up and adding up ------------------------------------------------------------------------------------------------
-
-
-class Found(NamedTuple):
-    """The distinct keys of each row, PAD for none, and where each key of the row stands among them."""
-
-    keys: Tensor  # (M, U) int64
-    slots: Tensor  # (M, C) int64
-    widths: list[int]  # how many of the U columns belong to each block
-
-
-def distinct(keys: Tensor, n_keys: int, block_widths: Sequence[int] | None = None) -> Found:
-    """The distinct ones of `keys` (M, C), which are below `n_keys`; of several blocks of columns each by itself.
-
-    >>> distinct(torch.tensor([[7, 5, 7]]), 8)
-    Found(keys=tensor([[7, 5]]), slots=tensor([[0, 1, 0]]), widths=[2])
-    """
-    M, C = keys.shape
-    block_widths = block_widths or [C]
-    if keys.numel() <= FEW_KEYS and M * len(block_widths) * n_keys <= MOST_GAPS:
-        return _distinct_with_gaps(keys, n_keys, block_widths)
-    blocks = list(pairwise(accumulate(block_widths, initial=0)))
-    by_order = keys.is_cuda and M * n_keys > MOST_GAPS
-    winner = _winner_by_order(keys, blocks) if by_order else _winner_by_table(keys, n_keys, blocks)
-    numbers = (winner == torch.arange(C, dtype=winner.dtype, device=keys.device)).cumsum(1)  # (M, C) from 1
-    slots = numbers.gather(1, winner.long())
-    before, widths = torch.zeros_like(numbers[:, :1]), list[int]()
-    for left, right in blocks:
-        slots[:, left:right] += sum(widths) - 1 - before
-        # On a GPU to wait for the largest number would cost more than columns without a key.
-        U = right - left if keys.is_cuda or left == right else int((numbers[:, right - 1 : right] - before).max()) if M else 0
-        widths.append(U)
-        before = numbers[:, right - 1 : right] if right else before
-    found = torch.zeros(M, sum(widths), dtype=torch.int64, device=keys.device).scatter_(1, slots, keys)
-    return Found(found, slots, widths)
-
-
-def _distinct_with_gaps(keys: Tensor, n_keys: int, block_widths: Sequence[int]) -> Found:
-    """The same with PAD for the doubles, C columns: fewer operations."""
-    M, C = keys.shape
-    told_apart = keys if len(block_widths) == 1 else keys + n_keys * _repeated(block_widths, keys.device)
-    place = torch.arange(C, device=keys.device)
-    table = torch.empty(M, len(block_widths) * n_keys, dtype=torch.int64, device=keys.device)
-    slots = table.scatter_(1, told_apart, place.expand(M, C)).gather(1, told_apart)
-    return Found(keys * (slots == place), slots, list(block_widths))
-
-
-def _winner_by_table(keys: Tensor, n_keys: int, blocks: Sequence[tuple[int, int]]) -> Tensor:
-    """For each key the place of one like it in its block, the same for all of them: (M, C) int32.
-
-    A table has an entry for every key there could be, of which only those are read that were written, as many rows at a time as
-    stay in the cache: three to five times faster than sorting.
-    """
-    M, C = keys.shape
-    at_once = min(M, max(LEAST_ROWS, LARGEST_TABLE // n_keys))
-    place = torch.arange(C, dtype=torch.int32, device=keys.device).expand(at_once, C)
-    table = torch.empty(at_once, n_keys, dtype=torch.int32, device=keys.device)
-    winner = torch.empty(M, C, dtype=torch.int32, device=keys.device)
-    for begin, (left, right) in product(range(0, M, max(1, at_once)), blocks):
-        part = keys[begin : begin + at_once, left:right]
-        written = table[: len(part)].scatter_(1, part, place[: len(part), left:right])
-        winner[begin : begin + at_once, left:right] = written.gather(1, part)
-    return winner
-
-
-def _winner_by_order(keys: Tensor, blocks: Sequence[tuple[int, int]]) -> Tensor:
-    """The same by sorting, (M, C) int64: without a table, for the many rows that a GPU sorts at once."""
-    winner = torch.empty_like(keys)
-    for left, right in blocks:
-        ordered, order = keys[:, left:right].sort(dim=1, stable=True)
-        is_new = F.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)
-        first = torch.where(is_new, torch.arange(right - left, device=keys.device), 0).cummax(1).values
-        winner[:, left:right] = torch.empty_like(order).scatter_(1, order, order.gather(1, first)) + left
-    return winner
-
-
-def added_up(weights: Tensor, factors: Tensor | None, found: Found) -> Tensor:
-    """Add up what belongs to the same key: amounts (A, M, C), which are `weights` times `factors`, to (A, M, U).
-
-    `weights` (A, M, W) stand for K keys each; `factors` are (M, W, K), (A, M, W, K), or None for ones.
-
-    >>> added_up(torch.tensor([[[1.0, 2.0, 3.0]]]), None, distinct(torch.tensor([[7, 5, 7]]), 8))
-    tensor([[[4., 2.]]])
-    """
-    _, M, W = weights.shape
-    if factors is None:
-        factors = torch.ones((), dtype=weights.dtype, device=weights.device).expand(1, M, W, found.slots.shape[1] // max(1, W))
-    elif factors.dim() == 3:
-        factors = factors[None]
-    given = weights, factors, found.slots, found.keys.shape[1]
-    # Beside one row that is answered, the bookkeeping for gradients would take a tenth of the time.
-    sums: Tensor = _AddedUp.apply(*given) if torch.is_grad_enabled() else _sums(*given)  # type: ignore[no-untyped-call]
-    return sums
-
-
-def _sums(weights: Tensor, factors: Tensor, slots: Tensor, U: int) -> Tensor:
-    """`weights` (A, M, W), `factors` (A or 1, M, W, K), `slots` (M, W * K) to (A, M, U)."""
-    sums = torch.zeros(*weights.shape[:2], U, dtype=weights.dtype, device=weights.device)
-    for amount, (of_amount, weight) in enumerate(zip(sums, weights, strict=True)):
-        factor = factors[min(amount, len(factors) - 1)]
-        of_amount.scatter_add_(1, slots, (weight[..., None] * factor).flatten(1))
-    return sums
-
-
-class _AddedUp(torch.autograd.Function):
-    """What `added_up` does; nothing of the size of the amounts is kept for the gradients but factors and slots."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, factors: Tensor, slots: Tensor, U: int) -> Tensor:
-        """See `_sums`."""
-        ctx.save_for_backward(weights, factors, slots)
-        return _sums(weights, factors, slots, U)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        """The gradients of weights and, where they have any, of factors."""
-        weights, factors, slots = ctx.saved_tensors
-        of_weights = torch.empty_like(weights)
-        of_factors = torch.zeros_like(factors) if ctx.needs_input_grad[1] else None
-        for amount, gradient in enumerate(gradients[0]):
-            of_amounts = gradient.gather(1, slots).view(factors.shape[1:])
-            which = min(amount, len(factors) - 1)
-            if of_factors is not None:
-                of_factors[which].addcmul_(of_amounts, weights[amount][..., None])
-            of_weights[amount] = of_amounts.mul_(factors[which]).sum(-1)
-        return of_weights, of_factors, None, None
-
-
-class _Weighed(torch.autograd.Function):
-    """What `Evidence.weighed` does, relation by relation, without keeping a single signal for the gradients."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, amounts: Tensor, gates: Tensor, scale: Tensor | None, widths: Sequence[int], weighing: Weighing
-    ) -> Tensor:
-        """See `_bonus`."""
-        ctx.save_for_backward(amounts, gates, scale)
-        ctx.widths, ctx.weighing = widths, weighing
-        return _bonus(amounts, gates, scale, widths, weighing)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """The gradients of amounts and gates."""
-        amounts, gates, scale = ctx.saved_tensors
-        of_amounts = torch.empty_like(amounts)
-        parts = _parts(amounts, gates, scale, ctx.widths, ctx.weighing)
-        places = _split(gradients[0], ctx.widths, 1), _split(of_amounts, ctx.widths, 2)
-        of_gates = [part.backward(gradient, of_part) for part, gradient, of_part in zip(parts, *places, strict=True)]
-        return of_amounts, torch.cat(of_gates, dim=1), None, None, None
-
-
-def _bonus(amounts: Tensor, gates: Tensor, scale: Tensor | None, widths: Sequence[int], weighing: Weighing) -> Tensor:
-    """`amounts` (A, M, U), `gates` (M, R * S), `scale` (M, U) to (M, U)."""
-    bonus = torch.empty_like(amounts[0])
-    for part, of_part in zip(_parts(amounts, gates, scale, widths, weighing), _split(bonus, widths, 1), strict=True):
-        for number, amount in enumerate(part.amounts):
-            gate_of_log = part.gates[weighing.logs[number]]
-            log = torch.mul(amount, weighing.sharpness[number]).log1p_()
-            if number == 0:
-                torch.mul(log, gate_of_log, out=of_part)
-            else:
-                of_part.addcmul_(log, gate_of_log)
-            if (coefficient := part.coefficient(number)) is not None:
-                of_part.addcmul_(amount, coefficient)
-    return bonus
-
-
-def _parts(amounts: Tensor, gates: Tensor, scale: Tensor | None, widths: Sequence[int], weighing: Weighing) -> "Iterator[_Part]":
-    """What belongs to each relation."""
-    by_relation = gates.T.reshape(len(widths), -1, len(gates), 1)  # (R, S, M, 1)
-    scales = [None] * len(widths) if scale is None else _split(scale, widths, 1)
-    for part, of_relation, of_part in zip(_split(amounts, widths, 2), by_relation, scales, strict=True):
-        yield _Part(part, of_relation, of_part, weighing)
-
-
-class _Part:
-    """The amounts and gates of one relation."""
-
-    def __init__(self, amounts: Tensor, gates: Tensor, scale: Tensor | None, weighing: Weighing):
-        """`amounts` (A, M, U) of which one is to be multiplied by `scale` (M, U), `gates` (S, M, 1)."""
-        self.amounts = [amount * scale if number == weighing.scaled else amount for number, amount in enumerate(amounts)]
-        self.gates, self.scale, self.weighing = gates, scale, weighing
-        self.best = None
-        if weighing.best is not None and amounts.shape[2]:
-            self.best = self.amounts[0].amax(dim=1, keepdim=True).clamp_(min=LEAST_BEST)  # (M, 1)
-
-    def coefficient(self, number: int) -> Tensor | None:
-        """What an amount is multiplied with, beside its logarithm: (M, 1)."""
-        plain = self.weighing.plain[number]
-        if number == 0 and self.best is not None:
-            return self.gates[plain] + self.gates[self.weighing.best] / self.best
-        return None if plain is None else self.gates[plain]
-
-    def backward(self, gradient: Tensor, of_amounts: Tensor) -> Tensor:
-        """Write the gradients of the amounts (A, M, U), and return those of the gates, (M, S)."""
-        weighing, of_gates = self.weighing, torch.zeros_like(self.gates)
-        for number, (amount, of_amount) in enumerate(zip(self.amounts, of_amounts, strict=True)):
-            sharpness, log = weighing.sharpness[number], weighing.logs[number]
-            sharpened = amount * sharpness
-            of_gates[log] = (sharpened.log1p() * gradient).sum(1, keepdim=True)
-            torch.div(self.gates[log] * sharpness, sharpened.add_(1), out=of_amount)
-            if (coefficient := self.coefficient(number)) is not None:
-                of_amount += coefficient
-            of_amount *= gradient
-            if (plain := weighing.plain[number]) is not None:
-                of_gates[plain] = torch.mul(amount, gradient, out=sharpened).sum(1, keepdim=True)
-            if number == weighing.scaled:
-                of_amount *= self.scale
-        if self.best is not None:
-            self._through_best(of_amounts[0], of_gates)
-        return of_gates[..., 0].T
-
-    def _through_best(self, of_first: Tensor, of_gates: Tensor) -> None:
-        """Add to the gradients what goes through the best amount, which those that reach it share."""
-        assert self.best is not None
-        total = of_gates[self.weighing.plain[0]]  # (M, 1) sum of gradient times amount
-        of_gates[self.weighing.best] = total / self.best
-        of_best = -total * self.gates[self.weighing.best] / self.best.square() * (self.best > LEAST_BEST)
-        reaches = (self.amounts[0] == self.best).to(of_first.dtype)
-        of_first.addcmul_(reaches, of_best / reaches.sum(1, keepdim=True).clamp(min=1))
-
-
-def _split(table: Tensor, widths: Sequence[int], dim: int) -> Sequence[Tensor]:
-    """Parts of so many columns each, which share the memory of the table."""
-    parts: Sequence[Tensor] = table.split(list(widths), dim=dim)  # type: ignore[no-untyped-call]
-    return parts
-
-
-def _repeated(widths: Sequence[int], device: torch.device) -> Tensor:
-    """0, 1, ... as often as each width says: (sum of widths,)."""
-    numbers: Tensor = torch.repeat_interleave(torch.tensor(widths, device=device), output_size=sum(widths))
-    return numbers
-
-
-def take(flat: Tensor, first: Tensor, width: int) -> Tensor:
-    """The `width` entries from each place (...) of a flat table on: (..., width).
-
-    Nothing may begin within the last `width` entries of the table, which `_padded` puts there.
-    """
-    windows = flat.as_strided((len(flat) - width + 1, width), (1, 1))
-    return windows.index_select(0, first.flatten()).view(*first.shape, width)
-
-
-def _padded(table: Tensor, n: int, width: int) -> Tensor:
-    """The n entries of a flat table (..., n or more) with `width` zeros behind them; the table itself where it has them."""
-    if table.shape[-1] == n + width:
-        return table.contiguous()
-    return F.pad(table[..., :n], (0, width)).contiguous()
-
-
-def _first_ones(width: int) -> Tensor:
-    """Row r has r ones first: (width + 1, width) bool."""
-    return torch.arange(width) < torch.arange(width + 1)[:, None]
-
-
-def _rows(table: Tensor, numbers: Tensor) -> Tensor:
-    """`table[numbers]`, copied row by row: (...) numbers of a table (rows, ...) that is not trained; three times faster."""
-    return table.index_select(0, numbers.flatten()).view(*numbers.shape, *table.shape[1:])
-
-
 def _of_edition(table: Tensor, origin: Origin | None, numbers: Tensor) -> Tensor:
     """Entries (M, ...) of a table (E, rows) in the edition of each place."""
     if origin is None:
-        return _rows(table[0], numbers)
+        return rows_of(table[0], numbers)
     of_place = origin.editions.view(-1, *[1] * (numbers.dim() - 1))
-    return _rows(table.view(-1), numbers + of_place * table.shape[1])
+    return rows_of(table.view(-1), numbers + of_place * table.shape[1])
 
 
 def _how_often(song_plays: Tensor) -> tuple[Tensor, Tensor]:

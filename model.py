@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
 from losses import OUT, Negatives, linear_cross_entropy, sampled_cross_entropy
-from memory import LookedUp, Memory, Origin, added_up, distinct, twin
+from memory import LookedUp, Memory, Origin, twin
+from sums import added_up, distinct
 
 # The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
 EMBEDDING_STD = 0.05

@@ -35,7 +35,7 @@ MEAN_PLAYS = 20.0  # training lists that hold a song, on average
 SHARE_MISSING, SHARE_EXPLICIT, SHARE_EDITIONS = 0.03, 0.1, 0.05
 ROWS_AT_ONCE = 50_000
 # What decides on the bytes of a run: with any of it changed, a kept run is made again.
-SOURCES = ("model.py", "memory.py", "preprocessing_utils.py", "engine/checkpoint.py", "benchmarks/untrained.py")
+SOURCES = ("model.py", "memory.py", "sums.py", "preprocessing_utils.py", "engine/checkpoint.py", "benchmarks/untrained.py")
 
 COPY_ARTISTS = "COPY music.artist (artist_id, name) FROM STDIN"
 COPY_ALBUMS = "COPY music.album (album_id, title, artist_id) FROM STDIN"

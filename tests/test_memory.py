@@ -4,7 +4,7 @@ from itertools import accumulate
 import pytest
 import torch
 
-import memory
+import sums
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
 from memory import (
     SHARPNESS_OF_LOG,
@@ -18,10 +18,8 @@ from memory import (
     Place,
     Relations,
     Source,
-    added_up,
-    distinct,
-    take,
 )
+from sums import added_up, distinct, take
 
 V = 12
 NO_PLAYS = torch.zeros(1, V)
@@ -111,9 +109,9 @@ WAYS = {"with gaps": (2**13, 2**19), "by a table": (0, 2**19), "by a small table
 def way(request, monkeypatch):
     """Each way in which `distinct` finds the distinct keys."""
     few_keys, largest_table = WAYS[request.param]
-    monkeypatch.setattr(memory, "FEW_KEYS", few_keys)
-    monkeypatch.setattr(memory, "LARGEST_TABLE", largest_table)
-    monkeypatch.setattr(memory, "LEAST_ROWS", 1)
+    monkeypatch.setattr(sums, "FEW_KEYS", few_keys)
+    monkeypatch.setattr(sums, "LARGEST_TABLE", largest_table)
+    monkeypatch.setattr(sums, "LEAST_ROWS", 1)
 
 
 def summed(found, sums):
@@ -148,7 +146,7 @@ def test_a_key_in_two_blocks_is_two(way):
 def test_sorting_finds_the_same_as_a_table():
     keys = torch.randint(0, 20, (5, 30), generator=torch.Generator().manual_seed(0))
     blocks = [(0, 12), (12, 30)]
-    for winner in (memory._winner_by_order(keys, blocks), memory._winner_by_table(keys, 20, blocks).long()):
+    for winner in (sums._winner_by_order(keys, blocks), sums._winner_by_table(keys, 20, blocks).long()):
         assert keys.gather(1, winner).equal(keys)
         for row, of_row in zip(keys.tolist(), winner.tolist(), strict=True):
             for left, right in blocks:

@@ -89,7 +89,7 @@ class Steps:
 
 
 def timed(steps: Steps, warm_up: float, seconds: float) -> dict[str, float]:
-    """Sequences, predictions and places a second, the share of places that hold songs, and the mean step."""
+    """Sequences, predictions and places a second, the share of the encoder's places that hold songs, and the mean step."""
     _for(steps, warm_up)
     synchronize(steps.trainer)
     begin = time.perf_counter()
@@ -97,11 +97,11 @@ def timed(steps: Steps, warm_up: float, seconds: float) -> dict[str, float]:
     synchronize(steps.trainer)
     elapsed = time.perf_counter() - begin
     batches = [part.batch for part in parts]
-    places = sum(batch.songs.numel() for batch in batches)
+    read = [batch.songs[:, -steps.model.config.seq_len :] for batch in batches]  # by the encoder
     return {
         "sequences_per_s": sum(len(batch.songs) for batch in batches) / elapsed,
         "predictions_per_s": sum(len(batch.targets) for batch in batches) / elapsed,
-        "padding_fill": sum(int((batch.songs != PAD).sum()) for batch in batches) / places,
+        "padding_fill": sum(int((songs != PAD).sum()) for songs in read) / sum(songs.numel() for songs in read),
         "step_ms": 1000 * elapsed / len(parts),
     }
 
