@@ -625,8 +625,10 @@ class Found(NamedTuple):
 def distinct(keys: Tensor, n_keys: int, block_widths: Sequence[int] | None = None) -> Found:
     """The distinct ones of `keys` (M, C), which are below `n_keys`; of several blocks of columns each by itself.
 
+    They may have gaps between them, which are PAD.
+
     >>> distinct(torch.tensor([[7, 5, 7]]), 8)
-    Found(keys=tensor([[7, 5]]), slots=tensor([[0, 1, 0]]), widths=[2])
+    Found(keys=tensor([[0, 5, 7]]), slots=tensor([[2, 1, 2]]), widths=[3])
     """
     M, C = keys.shape
     block_widths = block_widths or [C]
@@ -693,7 +695,7 @@ def added_up(weights: Tensor, factors: Tensor | None, found: Found) -> Tensor:
     `weights` (A, M, W) stand for K keys each; `factors` are (M, W, K), (A, M, W, K), or None for ones.
 
     >>> added_up(torch.tensor([[[1.0, 2.0, 3.0]]]), None, distinct(torch.tensor([[7, 5, 7]]), 8))
-    tensor([[[4., 2.]]])
+    tensor([[[0., 2., 4.]]])
     """
     _, M, W = weights.shape
     if factors is None:
