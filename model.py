@@ -29,6 +29,8 @@ from sums import added_up, distinct
 
 # The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
 EMBEDDING_STD = 0.05
+# Width of the hidden layer through which features go: every song of the catalogue passes it in every step.
+FEATURE_WIDTH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,33 @@ class PartEmbedding(nn.Embedding):
         return super().forward(rows if self.row is None else self.row[rows])
 
 
+class GELU(nn.Module):
+    """Gaussian error linear unit (Hendrycks and Gimpel 2016), x times the normal distribution function of x."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Values of any shape."""
+        if values.device.type != "cpu" or not self.training:
+            return F.gelu(values)
+        activated: Tensor = _TrainedGELU.apply(values)  # type: ignore[no-untyped-call]
+        return activated
+
+
+class _TrainedGELU(torch.autograd.Function):
+    """On a processor torch's own backward takes three times as long: it evaluates the error function once more."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        below = torch.special.ndtr(values)
+        ctx.save_for_backward(values, below)
+        return values * below
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
+        values, below = ctx.saved_tensors
+        slope: Tensor = values.square().mul_(-0.5).exp_().mul_((2 * math.pi) ** -0.5).mul_(values).add_(below)
+        return slope.mul_(grad_outputs[0])
+
+
 class FeatureProjection(nn.Module):
     """Numeric features to model width: standardised over the songs of training, then a two-layer perceptron.
 
@@ -99,14 +128,23 @@ class FeatureProjection(nn.Module):
         spread = real.std(dim=0, correction=0) if len(real) else torch.zeros(columns)
         self.register_buffer("mean", real.mean(dim=0) if len(real) else torch.zeros(columns))
         self.register_buffer("std", torch.where(spread > 1e-6, spread, 1.0))
-        self.hidden = nn.Linear(columns, d_model)
-        self.out = nn.Linear(d_model, d_model)
-        nn.init.normal_(self.out.weight, std=EMBEDDING_STD / d_model**0.5)
+        self.hidden = nn.Linear(columns, FEATURE_WIDTH)
+        self.activation = GELU()
+        self.out = nn.Linear(FEATURE_WIDTH, d_model)
+        nn.init.normal_(self.out.weight, std=EMBEDDING_STD / FEATURE_WIDTH**0.5)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., F) to (..., D)."""
-        return self.out(F.gelu(self.hidden((features - self.mean) / self.std)))
+        return self.out(self._activated(features))
+
+    def added_to(self, embedded: Tensor, features: Tensor) -> Tensor:
+        """The projection of features (T, F) without its bias, added to (T, D): one operation where all songs are candidates."""
+        return torch.addmm(embedded, self._activated(features), self.out.weight.T)
+
+    def _activated(self, features: Tensor) -> Tensor:
+        activated: Tensor = self.activation(self.hidden((features - self.mean) / self.std))
+        return activated
 
 
 class SongEmbedding(nn.Module):
@@ -138,17 +176,30 @@ class SongEmbedding(nn.Module):
 
     def forward(self, songs: Tensor, hidden_ids: Tensor | None = None) -> Tensor:
         """Embed song numbers (...) into (..., D); where `hidden_ids` (...) is true the song's own id counts as unknown."""
+        embedded = self._parts(songs, hidden_ids)
+        if self.features is not None:
+            numeric = self.features(self.song_features[songs])  # (..., D)
+            embedded = embedded + numeric.masked_fill((songs < FIRST_NUMBER)[..., None], 0.0)
+        return embedded
+
+    def candidates(self, n: int, hidden_ids: Tensor) -> Tensor:
+        """The songs below number `n` as what a softmax is taken over, (n, D); `hidden_ids` (n,) as in `forward`.
+
+        What is the same for all of them is left out, since a softmax does not see it, and the specials mean nothing.
+        """
+        songs = torch.arange(n, device=hidden_ids.device)
+        embedded = self._parts(songs, hidden_ids)
+        return embedded if self.features is None else self.features.added_to(embedded, self.song_features[:n])
+
+    def _parts(self, songs: Tensor, hidden_ids: Tensor | None) -> Tensor:
+        """Song, album and artist side by side, (..., D)."""
         own = songs if hidden_ids is None else songs.masked_fill(hidden_ids & (songs >= FIRST_NUMBER), UNKNOWN)
         parts = [self.song(own)]
         if self.album is not None:
             parts.append(self.album(self.song_album[songs]))
         if self.artist is not None:
             parts.append(self.artist(self.song_artist[songs]))
-        embedded = torch.cat(parts, dim=-1)  # (..., D)
-        if self.features is not None:
-            numeric = self.features(self.song_features[songs])  # (..., D)
-            embedded = embedded + numeric.masked_fill((songs < FIRST_NUMBER)[..., None], 0.0)
-        return embedded
+        return torch.cat(parts, dim=-1)
 
     def are_fitted(self) -> Tensor:
         """Whether each song occurs in training, (V,) bool; false at the specials."""
@@ -205,33 +256,6 @@ def drawn_mask(shape: torch.Size, probability: float) -> Tensor:
     n, dropped = math.prod(shape), min(255, max(1, round(256 * probability)))
     draws = torch.empty(-(-n // 8), dtype=torch.int64).random_(-(2**63), None).numpy().view(np.uint8)[:n]
     return torch.from_numpy(np.multiply(draws >= dropped, np.float32(256 / (256 - dropped)), dtype=np.float32)).view(shape)
-
-
-class GELU(nn.Module):
-    """Gaussian error linear unit (Hendrycks and Gimpel 2016), x times the normal distribution function of x."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Values of any shape."""
-        if values.device.type != "cpu" or not self.training:
-            return F.gelu(values)
-        activated: Tensor = _TrainedGELU.apply(values)  # type: ignore[no-untyped-call]
-        return activated
-
-
-class _TrainedGELU(torch.autograd.Function):
-    """On a processor torch's own backward takes three times as long: it evaluates the error function once more."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        below = torch.special.ndtr(values)
-        ctx.save_for_backward(values, below)
-        return values * below
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
-        values, below = ctx.saved_tensors
-        slope: Tensor = values.square().mul_(-0.5).exp_().mul_((2 * math.pi) ** -0.5).mul_(values).add_(below)
-        return slope.mul_(grad_outputs[0])
 
 
 class SelfAttention(nn.Module):
@@ -417,9 +441,8 @@ class BERT4Rec(nn.Module):
         if negatives is not None:
             loss = self._sampled_loss(queries, targets, negatives, unknown_song_probability)
             return loss if looked_up is None else loss + self._memory_loss(looked_up, editions, targets)
-        songs_known = torch.arange(self.n_fitted_songs, device=songs.device)
-        hidden_known = torch.rand(songs_known.shape, device=songs.device) < unknown_song_probability
-        embeddings = self.embedding(songs_known, hidden_known)  # (T, D)
+        hidden_known = torch.rand(self.n_fitted_songs, device=songs.device) < unknown_song_probability
+        embeddings = self.embedding.candidates(self.n_fitted_songs, hidden_known)  # (T, D)
         loss = linear_cross_entropy(queries, embeddings, self._trained_bias(hidden_known), targets, label_smoothing)
         return loss if looked_up is None else loss + self._memory_loss(looked_up, editions, targets, label_smoothing)
 

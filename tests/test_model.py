@@ -360,3 +360,15 @@ def test_a_row_of_padding_alone_trains_without_nan():
     loss = model(torch.tensor([[PAD, PAD, MASK], [PAD, 3, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 8]))
     loss.backward()
     assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+
+
+def test_candidates_are_the_embeddings_up_to_what_is_the_same_for_all():
+    model = small_model()
+    torch.nn.init.normal_(model.embedding.features.out.bias)
+    nothing_hidden = torch.zeros(9, dtype=torch.bool)
+    candidates, embedded = model.embedding.candidates(9, nothing_hidden), model.embedding(torch.arange(9))
+    differences = (embedded - candidates)[FIRST_NUMBER:]
+    torch.testing.assert_close(differences, model.embedding.features.out.bias.expand(6, -1))
+    hidden = torch.ones(9, dtype=torch.bool)
+    differences = (model.embedding(torch.arange(9), hidden) - model.embedding.candidates(9, hidden))[FIRST_NUMBER:]
+    torch.testing.assert_close(differences, model.embedding.features.out.bias.expand(6, -1))
