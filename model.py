@@ -434,7 +434,7 @@ class BERT4Rec(nn.Module):
         found = distinct(looked_up.songs, self.n_songs)
         songs, (bonus,) = found.keys, added_up(looked_up.bonus[None].float(), None, found)  # (M, U)
         bonus = bonus.masked_fill(~self.embedding.are_fitted()[songs], 0.0)
-        of_prior = self.memory.prior_normaliser()[editions]  # (M,)
+        of_prior = self.memory.prior_normaliser().index_select(0, editions)  # (M,)
         share = (self.memory.prior_at(editions, songs) - of_prior[:, None]).exp()  # (M, U) of the prior's probability
         highest = bonus.detach().amax(dim=1, keepdim=True)
         more = (share * ((bonus - highest).exp() - (-highest).exp())).sum(1)  # times exp(highest)
@@ -443,8 +443,8 @@ class BERT4Rec(nn.Module):
         loss = (normaliser - of_target).mean()
         if label_smoothing:
             fitted = self.embedding.are_fitted()
-            mean = self.memory.prior()[:, fitted].mean(1)[editions] + bonus.sum(1) / fitted.sum()  # (M,)
-            loss = loss + label_smoothing * (of_target - mean).mean()
+            mean = (self.memory.prior() * fitted).sum(1).index_select(0, editions) + bonus.sum(1)  # (M,) times the songs
+            loss = loss + label_smoothing * (of_target - mean / fitted.sum()).mean()
         return loss
 
     def _trained_bias(self, hidden_known: Tensor) -> Tensor:
@@ -458,7 +458,8 @@ class BERT4Rec(nn.Module):
         drawn = torch.cat([targets, negatives.songs])  # (M + K,)
         hidden_ids = torch.rand(drawn.shape, device=drawn.device) < unknown_song_probability
         embeddings = self.embedding(drawn, hidden_ids)  # (M + K, D)
-        bias = torch.where(hidden_ids, self.bias[UNKNOWN], self.bias[drawn])  # (M + K,)
+        # Not self.bias[drawn], whose gradient several threads add up in any order from 32,768 songs on.
+        bias = torch.where(hidden_ids, self.bias[UNKNOWN], self.bias.index_select(0, drawn))  # (M + K,)
         positive = (queries * embeddings[:M]).sum(-1) + bias[:M]  # (M,)
         return sampled_cross_entropy(positive, queries @ embeddings[M:].T + bias[M:], targets, negatives)
 

@@ -139,6 +139,19 @@ def test_the_correction_makes_the_sampled_partition_function_unbiased():
     assert min(int(drawn.songs.min()) for drawn in samples) >= FIRST_NUMBER
 
 
+def test_the_gradients_of_many_targets_are_the_same_each_time():
+    """Several threads may share a sum from 32,768 numbers on."""
+    M, threads, model = 200_000, torch.get_num_threads(), small_model(n_fitted=12)
+    queries, targets = torch.randn(M, 16), torch.arange(M) % 9 + FIRST_NUMBER
+    torch.set_num_threads(max(2, threads))
+    try:
+        losses = (model._sampled_loss(queries, targets, drawn_once(), 0.0) for _ in range(8))
+        gradients = [torch.autograd.grad(loss, model.bias)[0] for loss in losses]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(later, gradients[0]) for later in gradients)
+
+
 class Says(Source):
     """Speaks for song 7 with 2 and for song 11 with 0.5, wherever the context, `reach` songs back, holds song 4."""
 
