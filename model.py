@@ -223,7 +223,8 @@ class _TrainedGELU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        below = torch.special.ndtr(values)
+        # 1 + erf(x) in bfloat16 would keep nothing of what is far below 0.
+        below = torch.special.ndtr(values.to(torch.promote_types(values.dtype, torch.float32))).to(values.dtype)
         ctx.save_for_backward(values, below)
         return values * below
 

@@ -358,6 +358,14 @@ def test_the_gradient_of_gelu_is_torchs():
         torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), values)[0] for out in (ours, theirs)))
 
 
+def test_gelu_in_bfloat16_is_as_near_as_torchs():
+    values = torch.linspace(-4, 4, 801).bfloat16()
+    exact = F.gelu(values.double())
+    far = (GELU()(values).double() - exact).abs()
+    assert (far <= exact.abs() * 2**-7 + 2**-11).all()
+    assert (far <= 2 * (F.gelu(values).double() - exact).abs().max()).all()
+
+
 def test_attention_in_training_is_torchs_where_nothing_is_dropped():
     ours = SelfAttention(dataclasses.replace(SMALL, dropout_prob=0.5)).train()
     hidden, visible = torch.randn(3, 5, 16), torch.tensor([[1, 1, 0, 1, 1]] * 3, dtype=torch.bool)[:, None, None, :]
