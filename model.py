@@ -150,13 +150,12 @@ class SongEmbedding(nn.Module):
             embedded = embedded + numeric.masked_fill((songs < FIRST_NUMBER)[..., None], 0.0)
         return embedded
 
-    def are_fitted(self) -> Tensor:
-        """Whether each song occurs in training, (V,) bool; false at the specials."""
-        numbers = torch.arange(len(self.song_artist), device=self.song_artist.device)
-        fitted = (numbers >= FIRST_NUMBER) & (numbers < self.song.num_embeddings)
-        if self.fitted is not None:
-            fitted[: len(self.fitted)] &= self.fitted
-        return fitted
+    def are_fitted(self, songs: Tensor | None = None) -> Tensor:
+        """Whether songs (...) occur in training, (...) bool; None: every song (V,).  False at the specials."""
+        if songs is None:
+            songs = torch.arange(len(self.song_artist), device=self.song_artist.device)
+        fitted = (songs >= FIRST_NUMBER) & (songs < self.song.num_embeddings)
+        return fitted if self.fitted is None else fitted & self.fitted[songs.clamp(max=len(self.fitted) - 1)]
 
     def _fitted_rows(self, n_fitted: int) -> Tensor | None:
         """Which rows of the song table are in use, those of the specials among them; None: every one."""
@@ -434,7 +433,7 @@ class BERT4Rec(nn.Module):
         editions = torch.zeros_like(targets) if editions is None else editions
         found = distinct(looked_up.songs, self.n_songs)
         songs, (bonus,) = found.keys, added_up(looked_up.bonus[None].float(), None, found)  # (M, U)
-        bonus = bonus.masked_fill(~self.embedding.are_fitted()[songs], 0.0)
+        bonus = bonus.masked_fill(~self.embedding.are_fitted(songs), 0.0)
         of_prior = self.memory.prior_normaliser().index_select(0, editions)  # (M,)
         share = (self.memory.prior_at(editions, songs) - of_prior[:, None]).exp()  # (M, U) of the prior's probability
         highest = bonus.detach().amax(dim=1, keepdim=True)
