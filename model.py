@@ -99,7 +99,8 @@ class _TrainedGELU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        below = torch.special.ndtr(values)
+        # 1 + erf(x) in bfloat16 would keep nothing of what is far below 0.
+        below = torch.special.ndtr(values.to(torch.promote_types(values.dtype, torch.float32))).to(values.dtype)
         ctx.save_for_backward(values, below)
         return values * below
 
@@ -201,13 +202,12 @@ class SongEmbedding(nn.Module):
             parts.append(self.artist(self.song_artist[songs]))
         return torch.cat(parts, dim=-1)
 
-    def are_fitted(self) -> Tensor:
-        """Whether each song occurs in training, (V,) bool; false at the specials."""
-        numbers = torch.arange(len(self.song_artist), device=self.song_artist.device)
-        fitted = (numbers >= FIRST_NUMBER) & (numbers < self.song.num_embeddings)
-        if self.fitted is not None:
-            fitted[: len(self.fitted)] &= self.fitted
-        return fitted
+    def are_fitted(self, songs: Tensor | None = None) -> Tensor:
+        """Whether songs (...) occur in training, (...) bool; None: every song (V,).  False at the specials."""
+        if songs is None:
+            songs = torch.arange(len(self.song_artist), device=self.song_artist.device)
+        fitted = (songs >= FIRST_NUMBER) & (songs < self.song.num_embeddings)
+        return fitted if self.fitted is None else fitted & self.fitted[songs.clamp(max=len(self.fitted) - 1)]
 
     def _fitted_rows(self, n_fitted: int) -> Tensor | None:
         """Which rows of the song table are in use, those of the specials among them; None: every one."""
@@ -456,8 +456,8 @@ class BERT4Rec(nn.Module):
         editions = torch.zeros_like(targets) if editions is None else editions
         found = distinct(looked_up.songs, self.n_songs)
         songs, (bonus,) = found.keys, added_up(looked_up.bonus[None].float(), None, found)  # (M, U)
-        bonus = bonus.masked_fill(~self.embedding.are_fitted()[songs], 0.0)
-        of_prior = self.memory.prior_normaliser()[editions]  # (M,)
+        bonus = bonus.masked_fill(~self.embedding.are_fitted(songs), 0.0)
+        of_prior = self.memory.prior_normaliser().index_select(0, editions)  # (M,)
         share = (self.memory.prior_at(editions, songs) - of_prior[:, None]).exp()  # (M, U) of the prior's probability
         highest = bonus.detach().amax(dim=1, keepdim=True)
         more = (share * ((bonus - highest).exp() - (-highest).exp())).sum(1)  # times exp(highest)
@@ -466,8 +466,8 @@ class BERT4Rec(nn.Module):
         loss = (normaliser - of_target).mean()
         if label_smoothing:
             fitted = self.embedding.are_fitted()
-            mean = self.memory.prior()[:, fitted].mean(1)[editions] + bonus.sum(1) / fitted.sum()  # (M,)
-            loss = loss + label_smoothing * (of_target - mean).mean()
+            mean = (self.memory.prior() * fitted).sum(1).index_select(0, editions) + bonus.sum(1)  # (M,) times the songs
+            loss = loss + label_smoothing * (of_target - mean / fitted.sum()).mean()
         return loss
 
     def _trained_bias(self, hidden_known: Tensor) -> Tensor:
@@ -481,7 +481,8 @@ class BERT4Rec(nn.Module):
         drawn = torch.cat([targets, negatives.songs])  # (M + K,)
         hidden_ids = torch.rand(drawn.shape, device=drawn.device) < unknown_song_probability
         embeddings = self.embedding(drawn, hidden_ids)  # (M + K, D)
-        bias = torch.where(hidden_ids, self.bias[UNKNOWN], self.bias[drawn])  # (M + K,)
+        # Not self.bias[drawn], whose gradient several threads add up in any order from 32,768 songs on.
+        bias = torch.where(hidden_ids, self.bias[UNKNOWN], self.bias.index_select(0, drawn))  # (M + K,)
         positive = (queries * embeddings[:M]).sum(-1) + bias[:M]  # (M,)
         return sampled_cross_entropy(positive, queries @ embeddings[M:].T + bias[M:], targets, negatives)
 

@@ -181,7 +181,7 @@ def start_run(config: Config, snapshot: Snapshot) -> Path:
     return run
 
 
-def origin_of(snapshot: Snapshot, process: Process) -> dict[str, Any]:
+def origin_of(snapshot: Snapshot, model: BERT4Rec, process: Process) -> dict[str, Any]:
     """What a run is trained on, for whoever looks at its model later: data, features, device, machine."""
     counts = snapshot.manifest["counts"]
     starts, ends = snapshot.ranges(TRAIN)
@@ -192,7 +192,7 @@ def origin_of(snapshot: Snapshot, process: Process) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {len(cores())} cores, torch {torch.__version__}",
         "data": {
             **{kind: counts[kind] - FIRST_NUMBER for kind in ("songs", "artists", "albums")},
-            "songs_training": counts["fitted_songs"] - FIRST_NUMBER,
+            "songs_training": int(model.embedding.are_fitted().sum()),
             "sequences": counts["sequences"],
             "rows": counts["rows"],
             "sequences_training": len(starts),
@@ -278,7 +278,7 @@ class Trainer:
     def _begin_new(self, folder: Path | None) -> Path:
         """Begin with fresh weights, or with those to continue; in a folder that is there already only after a restart."""
         source, process = self.config.training.continue_from, self.process
-        origin = origin_of(self.snapshot, process)
+        origin = origin_of(self.snapshot, self.model, process)
         if source is not None:
             source = process.broadcast_object(checkpoint_to_continue(source) if process.is_main else None)
             assert source is not None

@@ -11,8 +11,8 @@ import torch
 
 from dataset import inference_batch
 from engine.comparison import HeldOut
-from evaluation.metrics import ndcg_at, rank_of_target
-from evaluation.protocols import answerable, batch_within, candidates_of, sequence_means
+from evaluation.metrics import ndcg_at, rank_without
+from evaluation.protocols import answerable, batch_within, excluded_of, sequence_means
 from model import BERT4Rec
 
 WEIGHTS = (0.0, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -33,10 +33,13 @@ def weigh_encoder(model: BERT4Rec, held: HeldOut, device: torch.device | str = "
     for start in range(0, len(tasks), batch):
         prefixes = tasks.prefixes(start, start + batch)
         targets = tasks.targets[start : start + batch]
-        candidates = candidates_of(prefixes, held.n_songs, held.allow_repeats)
+        excluded = excluded_of(prefixes, held.allow_repeats)
         remembered, encoded = scores_of_both(prefixes)
         for number, weight in enumerate(WEIGHTS):
-            ranks[number, start : start + batch] = rank_of_target(remembered + weight * encoded, targets, candidates)
+            asked = zip(remembered, encoded, targets.tolist(), excluded, strict=True)
+            ranks[number, start : start + batch] = [
+                rank_without(known + np.float32(weight) * learned, target, without) for known, learned, target, without in asked
+            ]
     quality = [sequence_means(ndcg_at(of_weight, 10), tasks.sequence)[1].mean() for of_weight in ranks]
     best = WEIGHTS[int(np.argmax(quality))]
     model.encoder_weight.data.fill_(best)

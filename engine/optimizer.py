@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from config import TrainingConfig
+from errors import ConfigError
 from model import BERT4Rec
 
 BETAS = (0.9, 0.98)
@@ -45,7 +46,14 @@ class Optimizer:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what was saved; ValueError where it is of other parts."""
+        """Take over what was saved; ConfigError where tables are updated by row in only one of the two."""
+        if len(state["parts"]) != len(self.parts):
+            by_row, whole = "row by row", "as a whole"
+            saved, wanted = (whole, by_row) if len(self.parts) > len(state["parts"]) else (by_row, whole)
+            raise ConfigError(
+                f"the embedding tables were updated {saved}, and now it would be {wanted}: use the same negatives and device, and "
+                "with negatives on CUDA one process or several as before"
+            )
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
 

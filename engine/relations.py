@@ -15,6 +15,7 @@ distinct ones, Q pieces of lists.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -435,7 +436,7 @@ class _Entries:
 
         The whole is the sum of the rounded parts: without the only fold that supports a pair exactly `more` is left.
         """
-        half = by_fold.astype(np.float16 if by_fold.max(initial=0) < LARGEST_HALF else np.float32)
+        half = by_fold.astype(np.float16 if by_fold.sum(axis=1).max(initial=0) < LARGEST_HALF else np.float32)
         counts = half.sum(axis=1, dtype=np.float32) + np.float32(more)
         return cls(rows=rows.astype(np.int32), songs=songs.astype(np.int32), counts=counts, fold_counts=half)
 
@@ -477,7 +478,7 @@ class _Entries:
             is_strong[order] = place_of_long < most
             is_used[long] |= is_strong & (left > NOTHING)
             weak = long[~is_strong]
-            fold_counts[weak, edition - 1] = self.counts[weak]
+            fold_counts[weak, edition - 1] = _at_least(self.counts[weak], fold_counts.dtype)
         columns = {**vars(self), "fold_counts": fold_counts}
         return _Entries(**{name: column[is_used] for name, column in columns.items()})
 
@@ -501,6 +502,12 @@ class _Entries:
 def _falling(strength: np.ndarray) -> np.ndarray:
     """Numbers below 2 ** 31 that fall as strengths of 0 and above rise: the bits of a float rise with it."""
     return np.int64(0x7FFFFFFF) - strength.astype(np.float32).view(np.int32)
+
+
+def _at_least(counts: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """The least numbers of a floating-point type that are not below the counts, so that nothing is left without them."""
+    rounded = counts.astype(dtype)
+    return np.where(rounded < counts, np.nextafter(rounded, dtype.type(np.inf)), rounded)
 
 
 def _itself(n_songs: int) -> np.ndarray:

@@ -166,6 +166,8 @@ def go_on(
         model.load_state_dict({**model.state_dict(), **stored, **state["weights"]})
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError, KeyError, TypeError) as exc:
         raise CheckpointError(f"{at} does not fit the model that it is to go on with ({exc}): start a new run") from exc
     within = f" and {progress.step_of_epoch} steps" if progress.step_of_epoch else ""

@@ -46,13 +46,31 @@ def rank_of_target(scores: NDArray[Any], targets: Songs, candidates: Mask) -> ND
 
 
 def _rank_in_row(scores: NDArray[Any], target: int, candidates: Mask) -> int:
-    if np.isnan(scores).any():
+    if np.isnan(scores.max()):  # the largest of numbers with NaN among them is NaN
         raise DataError(f"score of song number {int(np.isnan(scores).argmax())} is NaN: scores must be numbers or -inf")
     if not candidates[target]:
         return len(scores) + 1
     greater = np.count_nonzero((scores > scores[target]) & candidates)
     tied_before = np.count_nonzero((scores[:target] == scores[target]) & candidates[:target])
     return int(1 + greater + tied_before)
+
+
+def rank_without(scores: NDArray[Any], target: int, excluded: Songs) -> int:
+    """The rank of a target among all songs but some, as `rank_of_target` finds it, for one row of scores (V,).
+
+    `excluded` (n,) are the few songs, none twice, that are no candidates: they are looked at instead of a mask of all.
+
+    >>> rank_without(np.array([0.1, 0.5, 0.5, 0.9]), 2, np.array([3]))
+    2
+    """
+    if np.isnan(scores.max()):
+        raise DataError(f"score of song number {int(np.isnan(scores).argmax())} is NaN: scores must be numbers or -inf")
+    if (excluded == target).any():
+        return len(scores) + 1
+    own, of_excluded = scores[target], scores[excluded]
+    ahead = np.count_nonzero(scores > own) + np.count_nonzero(scores[:target] == own)
+    not_meant = np.count_nonzero(of_excluded > own) + np.count_nonzero((of_excluded == own) & (excluded < target))
+    return int(1 + ahead - not_meant)
 
 
 def hit_rate_at(ranks: Ranks, k: int) -> Numbers:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from config import FIRST_NUMBER
 from errors import DataError
-from evaluation.metrics import Mask, Numbers, Ranks, hit_rate_at, ndcg_at, rank_of_target, reciprocal_rank
+from evaluation.metrics import Mask, Numbers, Ranks, hit_rate_at, ndcg_at, rank_without, reciprocal_rank
 from evaluation.sequences import Offsets, Prefix, Songs, lengths_of
 
 Score = Callable[[Sequence[Prefix]], NDArray[Any]]
@@ -196,7 +196,7 @@ def evaluate(
     either, and tasks whose target stands in its prefix are left out and counted.  A target that is UNKNOWN stays a task: it is
     a miss, worth 0 in every metric.  `trained` (V,) marks the songs that occur in training, and splits the figures into warm
     and cold targets; where repeats are allowed, they are split into repeat and explore targets too.  Memory is bounded by one
-    (batch_size, V) block of scores and a mask of that shape; None takes what `batch_within` says.
+    (batch_size, V) block of scores; None takes what `batch_within` says.
 
     Raises DataError when no task remains, when a song number is not below V, and for scores of another shape or with NaN.
     """
@@ -283,6 +283,18 @@ def candidates_of(prefixes: Sequence[Prefix], n_songs: int, allow_repeats: bool)
     return candidates
 
 
+def excluded_of(prefixes: Sequence[Prefix], allow_repeats: bool) -> list[Songs]:
+    """The songs that cannot come next after each prefix: the specials and, without repeats, the prefix itself; none twice.
+
+    >>> excluded_of([np.array([7, 5, 7])], allow_repeats=False)
+    [array([0, 1, 2, 5, 7])]
+    """
+    specials = np.arange(FIRST_NUMBER)
+    if allow_repeats:
+        return [specials] * len(prefixes)
+    return [np.union1d(specials, prefix) for prefix in prefixes]
+
+
 def sequence_means(values: Numbers, sequence: NDArray[np.int64]) -> tuple[NDArray[np.int64], Numbers]:
     """Average the values of the tasks of each sequence: the sequences, ascending, and their means.
 
@@ -347,9 +359,8 @@ def _ranks(
     for start in range(0, len(tasks), batch_size):
         prefixes = tasks.prefixes(start, start + batch_size)
         scores = _checked_scores(score(prefixes), len(prefixes), n_songs)
-        candidates = candidates_of(prefixes, n_songs, allow_repeats)
-        of_batch = rank_of_target(scores, tasks.targets[start : start + batch_size], candidates)
-        ranks[order[start : start + batch_size]] = of_batch
+        asked = zip(scores, tasks.targets[start : start + batch_size].tolist(), excluded_of(prefixes, allow_repeats), strict=True)
+        ranks[order[start : start + batch_size]] = [rank_without(*of_row) for of_row in asked]
         if progress is not None:
             progress(len(prefixes))
     return ranks

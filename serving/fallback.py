@@ -57,6 +57,10 @@ class CountScorer:
         """In how many rows each song stands, (V,), -inf at the specials."""
         return self._padded(self._popularity.score([np.empty(0, np.int64)]))[0]
 
+    def in_training(self) -> np.ndarray:
+        """Whether each song stands in a list that was counted, (V,) bool."""
+        return np.asarray(self.popular() > 0)
+
     def _padded(self, scores: Scores) -> Scores:
         more = self._n_songs - self._n_counted
         return np.pad(scores, ((0, 0), (0, more))) if more else scores

@@ -71,6 +71,7 @@ class Recommender:
         self._songs.encode(self._songs.decode([FIRST_NUMBER]))  # builds its look-up now rather than in the first request
         self._scorer: Scorer = scores_by if isinstance(scores_by, ModelScorer) else DenseScorer(scores_by.score)
         self._popular = DenseScorer(functools.partial(_popular_scores, catalogue))
+        self._in_training = scores_by.in_training()
         self._editions = Editions.of(catalogue.recordings)
         self._filters: WeakKeyDictionary[SongList, np.ndarray] = WeakKeyDictionary()
         self._facts = SongFacts.of(catalogue)
@@ -315,7 +316,7 @@ class Recommender:
 
     def _fallback(self, numbers: np.ndarray) -> Fallback | None:
         """What can be said of a sequence of these known songs."""
-        in_training = bool((numbers < self._songs.n_fitted).any())
+        in_training = bool(self._in_training[numbers].any())
         if self.model_scorer is not None and numbers.size:
             return None if in_training else Fallback.CONTENT
         return Fallback.COOCCURRENCE if in_training else Fallback.POPULAR

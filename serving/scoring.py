@@ -53,6 +53,10 @@ class ModelScorer:
         bonus = contexts.queries if contexts.looked_up is None else contexts.looked_up.bonus
         return bool(contexts.queries.isfinite().all() and bonus.isfinite().all())
 
+    def in_training(self) -> np.ndarray:
+        """Whether each song occurs in training, (V,) bool."""
+        return self.model.embedding.are_fitted().numpy(force=True)
+
     def read(self, prefixes: Sequence[np.ndarray]) -> Contexts:
         """See Scorer; only the newest `model.row_len` - 1 songs are read."""
         return read_contexts(self.model, prefixes, self.model.row_len)

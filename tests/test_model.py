@@ -139,6 +139,19 @@ def test_the_correction_makes_the_sampled_partition_function_unbiased():
     assert min(int(drawn.songs.min()) for drawn in samples) >= FIRST_NUMBER
 
 
+def test_the_gradients_of_many_targets_are_the_same_each_time():
+    """Several threads may share a sum from 32,768 numbers on."""
+    M, threads, model = 200_000, torch.get_num_threads(), small_model(n_fitted=12)
+    queries, targets = torch.randn(M, 16), torch.arange(M) % 9 + FIRST_NUMBER
+    torch.set_num_threads(max(2, threads))
+    try:
+        losses = (model._sampled_loss(queries, targets, drawn_once(), 0.0) for _ in range(8))
+        gradients = [torch.autograd.grad(loss, model.bias)[0] for loss in losses]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(later, gradients[0]) for later in gradients)
+
+
 class Says(Source):
     """Speaks for song 7 with 2 and for song 11 with 0.5, wherever the context, `reach` songs back, holds song 4."""
 
@@ -228,7 +241,7 @@ def test_checkerboard_is_learned():
     model = BERT4Rec(SMALL, small_catalogue(n_songs=13, n_fitted=13))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     evens, odds = torch.arange(4, 13, 2), torch.arange(3, 13, 2)
-    for _ in range(150):
+    for _ in range(300):
         rows = torch.stack([side[torch.randperm(len(side))[:4]] for side in (evens, odds) for _ in range(8)])
         targets, rows = rows[:, -1].clone(), rows.index_fill(1, torch.tensor([3]), MASK)
         optimizer.zero_grad()
@@ -343,6 +356,14 @@ def test_the_gradient_of_gelu_is_torchs():
         torch.testing.assert_close(ours, theirs)
         weights = torch.arange(101.0, dtype=torch.float64)
         torch.testing.assert_close(*(torch.autograd.grad((out * weights).sum(), values)[0] for out in (ours, theirs)))
+
+
+def test_gelu_in_bfloat16_is_as_near_as_torchs():
+    values = torch.linspace(-4, 4, 801).bfloat16()
+    exact = F.gelu(values.double())
+    far = (GELU()(values).double() - exact).abs()
+    assert (far <= exact.abs() * 2**-7 + 2**-11).all()
+    assert (far <= 2 * (F.gelu(values).double() - exact).abs().max()).all()
 
 
 def test_attention_in_training_is_torchs_where_nothing_is_dropped():

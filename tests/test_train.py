@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from config import FIRST_NUMBER, PROJECT_ROOT
-from dataset import TRAIN, fold_of_lists, open_snapshot
+from dataset import TRAIN, Snapshot, fold_of_lists, open_snapshot
 from engine.checkpoint import HISTORY, ORIGIN, append_history, find_checkpoint, is_finished, load_checkpoint
 from engine.processes import process_group
 from engine.scoring import score_function
@@ -111,6 +111,15 @@ def test_a_run_stores_what_it_was_trained_on(world, tmp_path):
         "sequences_validation": 12,
         "sequences_test": 12,
     }
+
+
+def test_a_gap_in_the_numbers_is_no_song_of_training(world, tmp_path, monkeypatch):
+    plays = open_snapshot(world / "snapshot").training_plays()
+    plays[7] = 0
+    monkeypatch.setattr(Snapshot, "training_plays", lambda snapshot: plays.copy())
+    with trainer_of(world, tmp_path) as trainer:
+        origin = json.loads((trainer.folder / ORIGIN).read_text())
+    assert origin["data"]["songs_training"] == 2 * CIRCLE - 1
 
 
 @pytest.mark.parametrize(("map_songs", "n"), [(2_000, 2 * CIRCLE), (12, 12), (0, None)])

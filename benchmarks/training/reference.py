@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from config import FIRST_NUMBER, MASK, ModelConfig
-from dataset import TRAIN, Snapshot
+from dataset import TRAIN, VALIDATION, Snapshot
 from evaluation.metrics import ndcg_at
+from evaluation.protocols import NextSongTask
 
 
 class Playlists(Dataset):  # type: ignore[type-arg]
     """One playlist per item."""
 
-    def __init__(self, snapshot: Snapshot, seq_len: int, cloze_probability: float):
-        songs, offsets = snapshot.part(TRAIN)
+    def __init__(self, snapshot: Snapshot, seq_len: int, cloze_probability: float, part: int = TRAIN):
+        songs, offsets = snapshot.part(part)
         playlist = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         features = pd.DataFrame(np.asarray(snapshot.song_features)[songs]).add_prefix("feature_")
         self.rows = pd.DataFrame(
@@ -41,7 +42,15 @@ class Playlists(Dataset):  # type: ignore[type-arg]
 
     def __getitem__(self, item: int) -> dict[str, Tensor]:
         rows = self.rows[self.rows["playlist_id"] == self.playlist_ids[item]].tail(self.seq_len)
-        is_masked = [np.random.random() < self.cloze_probability for _ in range(len(rows))]
+        return self._tensors(rows, [np.random.random() < self.cloze_probability for _ in range(len(rows))])
+
+    def before(self, item: int, position: int) -> dict[str, Tensor]:
+        """What is shown of a playlist to ask for the song at `position`: the songs before it, then MASK."""
+        rows = self.rows[self.rows["playlist_id"] == self.playlist_ids[item]].iloc[: position + 1].tail(self.seq_len + 1)
+        shown = self._tensors(rows, [False] * (len(rows) - 1) + [True])
+        return {name: column for name, column in shown.items() if name != "label"}
+
+    def _tensors(self, rows: pd.DataFrame, is_masked: list[bool]) -> dict[str, Tensor]:
         masked = {
             name: [MASK if hidden else number for number, hidden in zip(rows[name], is_masked, strict=True)]
             for name in ("song", "artist", "album")
@@ -49,7 +58,7 @@ class Playlists(Dataset):  # type: ignore[type-arg]
         labels = [song if hidden else 0 for song, hidden in zip(rows["song"], is_masked, strict=True)]
         features = rows[self.feature_columns].to_numpy(np.float32)
         features = np.where(np.array(is_masked)[:, None], np.float32(0), features)
-        padding = self.seq_len - len(rows)
+        padding = max(0, self.seq_len - len(rows))
         return {
             **{name: torch.tensor([0] * padding + numbers) for name, numbers in masked.items()},
             "features": torch.tensor(np.vstack([np.zeros((padding, features.shape[1]), np.float32), features])),
@@ -123,24 +132,18 @@ class Reference:
         self.optimizer.step()
 
     @torch.no_grad()
-    def validate(self, snapshot: Snapshot, prefixes: list[np.ndarray], targets: np.ndarray, seconds: float) -> dict[str, float]:
+    def validate(self, snapshot: Snapshot, tasks: NextSongTask, seconds: float) -> dict[str, float]:
         """Score tasks one row at a time until the seconds are over; at least ten."""
         self.network.eval()
-        artist, album = np.asarray(snapshot.song_artist), np.asarray(snapshot.song_album)
-        features = np.asarray(snapshot.song_features)
+        held_out = Playlists(snapshot, self.data.seq_len - 1, 0.0, VALIDATION)
+        playlist = np.unique(tasks.sequence, return_inverse=True)[1]
         begin, done, quality = time.perf_counter(), 0, 0.0
-        for prefix, target in zip(prefixes, targets, strict=True):
-            songs = np.append(prefix[-(self.data.seq_len - 1) :], MASK)
-            padded = np.concatenate([np.zeros(self.data.seq_len - len(songs), np.int64), songs])
-            batch = {
-                "song": torch.from_numpy(padded)[None],
-                "artist": torch.from_numpy(artist[padded]).long()[None],
-                "album": torch.from_numpy(album[padded]).long()[None],
-                "features": torch.from_numpy(features[padded])[None],
-            }
-            scores = self.network(batch)[0, -1]
-            scores[:FIRST_NUMBER] = -1
-            scores[torch.from_numpy(prefix).long()] = -1
+        for item, position, target in zip(playlist, tasks.position, tasks.targets, strict=True):
+            batch = {name: column[None] for name, column in held_out.before(item, position).items()}
+            scores = torch.log(self.network(batch) + 1e-9)[0, -1]
+            heard = batch["song"][0]
+            scores[:FIRST_NUMBER] = -torch.inf
+            scores[heard] = -torch.inf
             rank = int((torch.argsort(scores, descending=True) == int(target)).nonzero()[0]) + 1
             quality += float(ndcg_at(np.array([rank]), 10)[0])
             done += 1

@@ -34,7 +34,7 @@ def main() -> int:
         figures = reference.train(arguments.warm_up, arguments.seconds)
     else:
         tasks = held_out(snapshot, VALIDATION, EvaluationConfig()).tasks
-        figures = reference.validate(snapshot, tasks.prefixes(), tasks.targets, arguments.seconds)
+        figures = reference.validate(snapshot, tasks, arguments.seconds)
     print(json.dumps(figures))
     return 0
 

@@ -1,10 +1,12 @@
 import copy
 
+import pytest
 import torch
 from torch import nn
 
 from config import TrainingConfig
 from engine.optimizer import build_optimizer, clip_gradients
+from errors import ConfigError
 from tests.test_model import small_model
 
 
@@ -54,6 +56,13 @@ def test_a_saved_optimiser_goes_on_exactly():
         loss_of(one).backward()
         its.step()
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_state_of_tables_that_were_updated_otherwise_is_refused_with_the_way_out(sparse):
+    (_, saved), (_, fresh) = trained(sparse, steps=1), trained(not sparse, steps=1)
+    with pytest.raises(ConfigError, match="use the same negatives"):
+        fresh.load_state_dict(saved.state_dict())
 
 
 def test_gradients_dense_and_sparse_are_shortened_together():

@@ -10,7 +10,7 @@ import memory
 from config import FIRST_NUMBER, PAD, UNKNOWN, MemoryConfig
 from dataset import TEST, TRAIN, TrainingRows, fold_of_lists, numbered_lists, write_snapshot
 from engine import relations
-from engine.relations import TrainingSongs, build_memory, build_relations, index_lists, next_on_album
+from engine.relations import TrainingSongs, _Entries, build_memory, build_relations, index_lists, next_on_album
 from memory import CountedRelations
 
 ROUNDING = 2**-11  # of the support by a fold
@@ -338,3 +338,24 @@ def test_tables_are_what_torch_looks_up(tmp_path):
         if tables.fold_counts is not None:
             assert tables.fold_counts.dtype == torch.float16
             assert tables.fold_counts.shape == (config.folds, len(tables.songs))
+
+
+def entries_of_two_rows(by_fold):
+    """Row 3 with song 7, row 4 with the songs 5 and 6, each supported by two folds; one neighbour a row is wanted."""
+    entries = _Entries.of(np.array([3, 4, 4]), np.array([7, 5, 6]), np.array(by_fold, np.float32))
+    return entries.strongest(entries.counts, 4).with_editions_of(1, np.ones((3, 9)))
+
+
+@pytest.mark.parametrize("rare", [10.37, 1025.0])
+def test_nothing_is_left_of_an_entry_that_an_edition_has_no_use_for(rare):
+    """Without fold 0 song 6 is the stronger one, without fold 1 song 5; the sum of two halves is no half."""
+    entries = entries_of_two_rows([[1, 1], [3 * rare, rare], [rare, 2 * rare + 0.01]])
+    left = entries.counts[:, None] - entries.fold_counts
+    assert entries.songs.tolist() == [7, 5, 6]
+    assert ((left > 0) == [[True, True], [False, True], [True, False]]).all()
+
+
+def test_support_that_a_half_cannot_hold_leaves_nothing_infinite():
+    entries = entries_of_two_rows([[5, 5], [59_000, 10_000], [20_000, 20_000]])
+    assert np.isfinite(entries.fold_counts).all()
+    assert (entries.counts[:, None] - entries.fold_counts).tolist() == [[5, 5], [0, 59_000], [20_000, 0]]

@@ -18,6 +18,7 @@ from evaluation.metrics import (
     popularity_ratio,
     r_precision,
     rank_of_target,
+    rank_without,
     recall_at,
     reciprocal_rank,
 )
@@ -173,3 +174,19 @@ def test_diversity_is_the_mean_distance_over_all_pairs(vectors):
 
 def test_a_single_song_has_no_diversity():
     assert intra_list_diversity(np.array([[1.0, 2.0]])) == 0.0
+
+
+def test_the_rank_without_some_songs_is_that_among_the_others():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        scores = rng.integers(-2, 3, 12).astype(np.float32)  # many ties
+        scores[rng.random(12) < 0.2] = -np.inf
+        candidates = rng.random(12) < 0.7
+        for target in range(12):
+            expected = rank_of_target(scores[None], np.array([target]), candidates)[0]
+            assert rank_without(scores, target, np.flatnonzero(~candidates)) == expected
+
+
+def test_a_score_that_is_no_number_has_no_rank_without_songs_either():
+    with pytest.raises(DataError, match="song number 2 is NaN"):
+        rank_without(np.array([0.0, 1.0, np.nan]), 0, np.array([1]))

@@ -3,9 +3,11 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+import torch
 
 from config import MASK, PAD, ServiceConfig
 from errors import EncoderError, InvalidSequence, UnknownSong
+from model import BERT4Rec, Catalogue
 from preprocessing_utils import save_encoders
 from serving.answers import Query
 from serving.controls import Controls
@@ -18,6 +20,7 @@ from tests.serving.small import (
     ranking_by_hand,
     small_encoders,
     small_info,
+    small_model,
     small_recommender,
     small_run,
 )
@@ -234,3 +237,19 @@ def test_encoders_that_do_not_belong_to_the_checkpoint_are_not_opened(tmp_path):
 def test_example_songs_are_ids_of_the_catalogue():
     assert small_recommender().example_songs(2) == ["s00", "s01"]
     assert small_recommender().example_songs(100) == SONGS
+
+
+def test_a_gap_in_the_numbers_of_training_is_read_by_its_parts():
+    encoders, frame = small_encoders()
+    gap = encoders.songs.encode(["s05"]).item()
+    model = small_model(encoders, frame)
+    known = model.embedding
+    fitted = torch.arange(model.n_songs) != gap
+    catalogue = Catalogue(
+        song_artist=known.song_artist, song_album=known.song_album, song_features=known.song_features,
+        n_fitted_songs=model.n_fitted_songs, n_fitted_albums=model.n_fitted_albums, n_fitted_artists=model.n_fitted_artists,
+        fitted=fitted,
+    )  # fmt: skip
+    recommender = Recommender.of(BERT4Rec(model.config, catalogue), encoders, small_info("run/epoch-001/0"), NO_RULES)
+    asked = [["s05"], ["s04"], ["s05", "s04"]]
+    assert [recommender.recommend(songs).fallback for songs in asked] == ["content", None, None]
