@@ -22,6 +22,7 @@ from errors import SchemaError
 from preprocessing import is_stale, preprocess, refresh
 from preprocessing_utils import load_encoders
 from storage.connections import connect
+from storage.source import high_water_mark
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 TYPES = {
@@ -218,6 +219,26 @@ def test_what_a_mark_cannot_see_leads_to_a_full_run(history, tmp_path, caplog, c
     assert preprocess(other, history.url, progress=False, full=True).digest == grown.digest
     told = [message for message in caplog.messages if message.startswith("a full run: ")]
     assert re.search(reason, told[1]), told
+
+
+EXCHANGE = """UPDATE play AS here SET {column} = there.{column} FROM play AS there
+WHERE (here.row_id, there.row_id) IN ((%(one)s, %(other)s), (%(other)s, %(one)s))"""
+
+
+@pytest.mark.parametrize("column", ["song_id", "place", "listened_at", "sequence_id"])
+def test_rows_that_exchange_a_value_have_another_checksum(history, tmp_path, column):
+    with connect(history.url) as connection:
+        before = high_water_mark(connection, tmp_path / "queries")["rows_content"]
+        pairs = connection.execute(
+            "SELECT one.row_id, other.row_id FROM play AS one, play AS other WHERE one.row_id < other.row_id"
+            f" AND one.{column} <> other.{column} AND one.song_id <> other.song_id"
+            " AND one.sequence_id <= 3 AND other.sequence_id <= 3"
+        ).fetchall()
+        assert len(pairs) > 3
+        for one, other in pairs:
+            connection.execute(EXCHANGE.format(column=column), {"one": one, "other": other})
+            assert high_water_mark(connection, tmp_path / "queries")["rows_content"] != before, (one, other)
+            connection.execute(EXCHANGE.format(column=column), {"one": one, "other": other})
 
 
 def test_a_full_run_can_be_asked_for_and_numbers_songs_afresh(history, tmp_path):
