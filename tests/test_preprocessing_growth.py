@@ -3,10 +3,13 @@
 import itertools
 import json
 import logging
+import os
 import random
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -285,6 +288,38 @@ def test_a_row_that_is_written_while_others_are_read_is_new_the_next_time(histor
         assert rows[1] == connection.execute("SELECT count(*) FROM play").fetchone()[0] > rows[0]
     full = preprocess(configured(history.url, tmp_path / "other"), history.url, progress=False)
     assert decoded(after, config)["sequences"] == decoded(full, configured(history.url, tmp_path / "other"))["sequences"]
+
+
+def test_a_run_waits_for_another_one_that_writes_to_the_same_folders(history, tmp_path, monkeypatch):
+    config, write = configured(history.url, tmp_path / "one"), preprocessing.write_snapshot
+    waits = threading.Event()
+    monkeypatch.setattr(preprocessing.log, "info", lambda text, *_: waits.set() if text.startswith("waiting for") else None)
+    with ThreadPoolExecutor(1) as executor:
+
+        def meanwhile(*arguments, **options):
+            monkeypatch.setattr(preprocessing, "write_snapshot", write)
+            others.append(executor.submit(preprocess, config, history.url, progress=False, full=True))
+            assert waits.wait(timeout=30)
+            return write(*arguments, **options)
+
+        others = []
+        monkeypatch.setattr(preprocessing, "write_snapshot", meanwhile)
+        first = preprocess(config, history.url, progress=False)
+        assert others[0].result().digest == first.digest
+
+
+def test_work_folders_of_somebody_else_are_left_alone(history, tmp_path, monkeypatch):
+    (theirs := tmp_path / "one" / f"{preprocessing.WORK_PREFIX}theirs").mkdir(parents=True)
+    opened = os.open
+
+    def refuse(path, *arguments, **options):
+        if path == theirs:
+            raise PermissionError
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr("preprocessing.os.open", refuse)
+    preprocess(configured(history.url, tmp_path / "one"), history.url, progress=False)
+    assert theirs.exists()
 
 
 def test_a_row_id_must_be_a_whole_number(history, tmp_path):
