@@ -205,6 +205,7 @@ def history(database_url, tmp_path):
         ("INSERT INTO play (sequence_id, song_id, listened_at) VALUES (77, 1, '2020-01-01 05:00Z')", "with an earlier one"),
         ("INSERT INTO play (sequence_id, song_id) VALUES (77, 1)", "or came with an earlier one"),
         ("DELETE FROM song WHERE song_id = 13", "1 of .* songs are gone"),
+        ("UPDATE song SET song_id = NULL", "songs are gone"),
         ("UPDATE song SET artist_id = 'new' WHERE artist_id = 'a1'", "1 of .* artists are gone"),
         ("INSERT INTO play (sequence_id, song_id, listened_at) SELECT n, 1, now() FROM generate_series(100, 900) AS n",
          "801 of .* rows are new"),
