@@ -90,7 +90,7 @@ class _Pieces:
         """Those of the places of a piece, from their softmax (m, T), which is used up."""
         of_queries, of_songs, of_bias = self.gradients
         queries = self.queries[piece] / len(self.queries)  # what makes a mean of the sum
-        softmax.scatter_add_(1, target, softmax.new_tensor(self.label_smoothing - 1).expand(target.shape))
+        softmax.scatter_add_(1, target, softmax.new_full(target.shape, self.label_smoothing - 1))
         if self.label_smoothing:
             softmax -= self.smoothed
         of_scores = softmax.to(self.songs.dtype)

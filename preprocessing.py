@@ -23,7 +23,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,7 +98,7 @@ def preprocess(config: Config, url: str, *, progress: bool = True, full: bool = 
     Raises DatabaseUnreachable or SchemaError when the queries cannot be answered or break their contract, DataError when they
     yield too little to learn from, EncoderError for ids that do not fit together, SnapshotError when the disk is full.
     """
-    with _source(config, url, progress=progress) as source:
+    with _alone(config), _source(config, url, progress=progress) as source:
         return _run(config, source, None, full=full)
 
 
@@ -107,7 +107,7 @@ def refresh(config: Config, url: str, *, progress: bool = True) -> Snapshot:
 
     Raises what `preprocess` raises.
     """
-    with _source(config, url, progress=progress) as source:
+    with _alone(config), _source(config, url, progress=progress) as source:
         reason, mark = _stale_by_itself(config), None
         if reason is None:
             mark = high_water_mark(source.moment.connection, source.queries)
@@ -396,15 +396,27 @@ def _work_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def _alone(config: Config) -> Iterator[None]:
+    """Hold where snapshot and encoders stand, and wait while another run does: each replaces what the others stage there."""
+    settings = config.preprocessing
+    with ExitStack() as held:
+        for folder in sorted({settings.snapshot.resolve().parent, settings.encoders_folder.resolve().parent}):
+            if not held.enter_context(_locked(_made(folder))):
+                log.info("waiting for another run of preprocessing, which writes to %s", folder)
+                held.enter_context(_locked(folder, waits=True))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, *, waits: bool = False) -> Iterator[bool]:
     """Hold a folder as long as this process lives, unless another one does: whether it is held."""
     try:
         held = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:  # its owner was quicker
+    except (FileNotFoundError, PermissionError):  # its owner was quicker, or is somebody else
         yield False
         return
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_ours = True
     except BlockingIOError:
         is_ours = False

@@ -281,8 +281,8 @@ def split_in(table: Tensor, widths: Sequence[int], dim: int) -> Sequence[Tensor]
 
 def _repeated(widths: Sequence[int], device: torch.device) -> Tensor:
     """0, 1, ... as often as each width says: (sum of widths,)."""
-    numbers: Tensor = torch.repeat_interleave(torch.tensor(widths, device=device), output_size=sum(widths))
-    return numbers
+    # Filled on the device: a tensor made of a list would be copied there, for which the host waits.
+    return torch.cat([torch.full((width,), number, device=device) for number, width in enumerate(widths)])
 
 
 def take(flat: Tensor, first: Tensor, width: int) -> Tensor:

@@ -234,9 +234,19 @@ def go_back(run: Path, epoch: int, state: Path | None = None) -> Path | None:
             stale.unlink(missing_ok=True)
         for unfinished in (*run.glob(".draft-*"), *run.glob(".replaced-*")):
             shutil.rmtree(unfinished)
-        lines = [line for line in read_history(run) if line["epoch"] <= epoch]
+        told = {line["epoch"]: line for line in read_history(run) if line["epoch"] <= epoch}
+        untold = [folder for folder in epochs_of(run) if epoch_of(folder) not in told]  # interrupted between checkpoint and line
+        lines = [*told.values(), *map(_history_line, untold)]
+        lines.sort(key=lambda line: line["epoch"])
         _replace_text(run / HISTORY, "".join(json.dumps(line) + "\n" for line in lines))
     return best
+
+
+def _history_line(checkpoint: Path) -> dict[str, Any]:
+    """What the history says of an epoch, from its checkpoint."""
+    progress, metrics = load_training_state(checkpoint)["progress"], dict(read_description(checkpoint)["metrics"])
+    loss = metrics.pop("train_loss")
+    return {**{name: progress[name] for name in ("epoch", "step", "seconds")}, "loss": loss, "validation": metrics}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

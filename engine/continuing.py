@@ -49,6 +49,12 @@ def continue_from(folder: Path, model: BERT4Rec, config: Config, snapshot: Snaps
     ours = load_encoders(config.preprocessing.encoders_folder, snapshot.manifest["encoders_digest"])
     known = carry_over(old.model, encoders, model, ours, snapshot.manifest["feature_names"])
     log.info("continuing %s: %s known to it", old.model_id, known)
+    if snapshot.policy == "sequence" and snapshot.digest != old.snapshot_digest:
+        log.warning(
+            "%s was trained on another snapshot, and a split by sequence holds out other lists in each: it may have learned "
+            "those that judge the new model, whose figures are then too good; set split to time, or start a new run",
+            old.model_id,
+        )
     return origin_of_continued(old)
 
 

@@ -167,7 +167,7 @@ def newer_sequences(moment: Moment, queries: Path, key: Key, before: Mapping[str
 def require_all_there(kept: Kept, catalogue: Catalogue) -> None:
     """Raise NotIncremental when a song, album or artist is gone, which a full run would no longer number."""
     known = len(kept.encoders.songs)
-    seen = np.zeros(max(known, int(catalogue.numbers.max()) + 1), bool)
+    seen = np.zeros(max(known, int(catalogue.numbers.max(initial=0)) + 1), bool)
     seen[:FIRST_NUMBER] = True
     seen[catalogue.numbers] = True
     if not seen[:known].all():  # those of sequences stay, whether the catalogue has them or not

@@ -3,10 +3,13 @@
 import itertools
 import json
 import logging
+import os
 import random
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +25,7 @@ from errors import SchemaError
 from preprocessing import is_stale, preprocess, refresh
 from preprocessing_utils import load_encoders
 from storage.connections import connect
+from storage.source import high_water_mark
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 TYPES = {
@@ -201,6 +205,7 @@ def history(database_url, tmp_path):
         ("INSERT INTO play (sequence_id, song_id, listened_at) VALUES (77, 1, '2020-01-01 05:00Z')", "with an earlier one"),
         ("INSERT INTO play (sequence_id, song_id) VALUES (77, 1)", "or came with an earlier one"),
         ("DELETE FROM song WHERE song_id = 13", "1 of .* songs are gone"),
+        ("UPDATE song SET song_id = NULL", "songs are gone"),
         ("UPDATE song SET artist_id = 'new' WHERE artist_id = 'a1'", "1 of .* artists are gone"),
         ("INSERT INTO play (sequence_id, song_id, listened_at) SELECT n, 1, now() FROM generate_series(100, 900) AS n",
          "801 of .* rows are new"),
@@ -218,6 +223,26 @@ def test_what_a_mark_cannot_see_leads_to_a_full_run(history, tmp_path, caplog, c
     assert preprocess(other, history.url, progress=False, full=True).digest == grown.digest
     told = [message for message in caplog.messages if message.startswith("a full run: ")]
     assert re.search(reason, told[1]), told
+
+
+EXCHANGE = """UPDATE play AS here SET {column} = there.{column} FROM play AS there
+WHERE (here.row_id, there.row_id) IN ((%(one)s, %(other)s), (%(other)s, %(one)s))"""
+
+
+@pytest.mark.parametrize("column", ["song_id", "place", "listened_at", "sequence_id"])
+def test_rows_that_exchange_a_value_have_another_checksum(history, tmp_path, column):
+    with connect(history.url) as connection:
+        before = high_water_mark(connection, tmp_path / "queries")["rows_content"]
+        pairs = connection.execute(
+            "SELECT one.row_id, other.row_id FROM play AS one, play AS other WHERE one.row_id < other.row_id"
+            f" AND one.{column} <> other.{column} AND one.song_id <> other.song_id"
+            " AND one.sequence_id <= 3 AND other.sequence_id <= 3"
+        ).fetchall()
+        assert len(pairs) > 3
+        for one, other in pairs:
+            connection.execute(EXCHANGE.format(column=column), {"one": one, "other": other})
+            assert high_water_mark(connection, tmp_path / "queries")["rows_content"] != before, (one, other)
+            connection.execute(EXCHANGE.format(column=column), {"one": one, "other": other})
 
 
 def test_a_full_run_can_be_asked_for_and_numbers_songs_afresh(history, tmp_path):
@@ -264,6 +289,38 @@ def test_a_row_that_is_written_while_others_are_read_is_new_the_next_time(histor
         assert rows[1] == connection.execute("SELECT count(*) FROM play").fetchone()[0] > rows[0]
     full = preprocess(configured(history.url, tmp_path / "other"), history.url, progress=False)
     assert decoded(after, config)["sequences"] == decoded(full, configured(history.url, tmp_path / "other"))["sequences"]
+
+
+def test_a_run_waits_for_another_one_that_writes_to_the_same_folders(history, tmp_path, monkeypatch):
+    config, write = configured(history.url, tmp_path / "one"), preprocessing.write_snapshot
+    waits = threading.Event()
+    monkeypatch.setattr(preprocessing.log, "info", lambda text, *_: waits.set() if text.startswith("waiting for") else None)
+    with ThreadPoolExecutor(1) as executor:
+
+        def meanwhile(*arguments, **options):
+            monkeypatch.setattr(preprocessing, "write_snapshot", write)
+            others.append(executor.submit(preprocess, config, history.url, progress=False, full=True))
+            assert waits.wait(timeout=30)
+            return write(*arguments, **options)
+
+        others = []
+        monkeypatch.setattr(preprocessing, "write_snapshot", meanwhile)
+        first = preprocess(config, history.url, progress=False)
+        assert others[0].result().digest == first.digest
+
+
+def test_work_folders_of_somebody_else_are_left_alone(history, tmp_path, monkeypatch):
+    (theirs := tmp_path / "one" / f"{preprocessing.WORK_PREFIX}theirs").mkdir(parents=True)
+    opened = os.open
+
+    def refuse(path, *arguments, **options):
+        if path == theirs:
+            raise PermissionError
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr("preprocessing.os.open", refuse)
+    preprocess(configured(history.url, tmp_path / "one"), history.url, progress=False)
+    assert theirs.exists()
 
 
 def test_a_row_id_must_be_a_whole_number(history, tmp_path):

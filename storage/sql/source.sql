@@ -79,8 +79,11 @@ SELECT
 FROM song CROSS JOIN sequence;
 
 -- name: row_content
--- What is summed of a row of the sequences query.
-hash_record_extended(ROW(sequence_id, song_id, {position}, {listened_at}, {group_id}, {is_recommended}), 0);
+-- What is summed of a row of the sequences query.  The hash of a record is a sum of its columns' hashes, so a sum over rows would
+-- stay the same where two of them exchange a song; hashed once more, it does not.
+hashtextextended(
+    hash_record_extended(ROW(sequence_id, song_id, {position}, {listened_at}, {group_id}, {is_recommended}), 0)::text, 0
+);
 
 -- name: newer_rows
 -- The sequences with rows beyond a mark: how many such rows each has, and what they add to the checksum.

@@ -175,6 +175,12 @@ def test_a_continued_run_trains_on_and_says_what_it_continues(worlds, tmp_path, 
     assert np.array_equal(*scores)
 
 
+@pytest.mark.parametrize(("number", "n_warnings"), [(0, 0), (1, 1)])
+def test_whoever_continues_on_lists_held_out_anew_is_warned(worlds, tmp_path, caplog, number, n_warnings):
+    trainer_in(worlds[number], tmp_path, continue_from=worlds[3][0])
+    assert sum("may have learned those that judge the new model" in message for message in caplog.messages) == n_warnings
+
+
 def test_another_shape_is_refused_in_one_line(worlds, tmp_path):
     config = config_of(worlds[1], NO_MEMORY, model_folder=tmp_path / "models", continue_from=worlds[3][0])
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, d_ff=64, dropout_prob=0.3))

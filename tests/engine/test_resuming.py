@@ -191,6 +191,22 @@ def test_a_state_after_the_last_step_of_an_epoch_leaves_only_its_end_to_do(world
     assert min(again.losses) == STEPS + 1
 
 
+@pytest.mark.parametrize("interrupted", ["mark_best", "prune", "drop_states", "append_history"])
+def test_an_epoch_whose_checkpoint_was_its_last_deed_is_in_the_history(world, uninterrupted, tmp_path, monkeypatch, interrupted):
+    def killed(*arguments, **options):
+        raise KilledError
+
+    trainer = trainer_of(config_of(world, tmp_path))
+    monkeypatch.setattr(train, interrupted, killed)
+    with pytest.raises(KilledError):
+        trainer.run()
+    monkeypatch.undo()
+    again = trainer_of(config_of(world, tmp_path, epoch_to_preload=-1))
+    assert_alike(again.run(), uninterrupted.folder)
+    assert [line.keys() for line in read_history(again.folder)] == [line.keys() for line in read_history(uninterrupted.folder)]
+    assert [line["step"] for line in read_history(again.folder)] == [STEPS, 2 * STEPS, 3 * STEPS]
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-100])
 
