@@ -51,8 +51,8 @@ class Optimizer:
             by_row, whole = "row by row", "as a whole"
             saved, wanted = (whole, by_row) if len(self.parts) > len(state["parts"]) else (by_row, whole)
             raise ConfigError(
-                f"the embedding tables were updated {saved}, and now it would be {wanted}: use the same negatives and device, and "
-                "with negatives on CUDA one process or several as before"
+                f"the embedding tables were updated {saved}, and now it would be {wanted}: use the same negatives and device, "
+                "and with negatives on CUDA one process or several as before"
             )
         for part, saved in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(saved)
