@@ -83,3 +83,10 @@ def test_a_song_without_a_play_is_never_drawn():
 def test_large_catalogues_are_sampled_unless_told_otherwise():
     assert [negatives_of(None, n) for n in (100_000, 100_001)] == [0, 8_192]
     assert [negatives_of(asked, 10**6) for asked in (0, 64)] == [0, 64]
+
+
+def test_no_place_at_all_moves_nothing():
+    (queries, songs, bias), _ = parts()
+    none = torch.zeros(0, dtype=torch.int64)
+    loss = linear_cross_entropy(queries[:0], songs, bias, none)
+    assert not torch.nan_to_num(torch.autograd.grad(loss, songs)[0]).any()

@@ -6,6 +6,7 @@
 
     reference        the trainer that one would write first (reference.py), 20,000 made-up songs with all their parts
     validation       the same two, judging validation tasks
+    *_100k           both with 100,000 songs
     rectools_*       RecTools 0.19's BERT4Rec at 2,000, 20,000 and 100,000 made-up songs, and on the data set `playlists`
     products         a step beside its matrix products alone; also the share of places that hold songs
     large            the default model over 1,000,000 songs: the largest resident size
@@ -34,13 +35,25 @@ from errors import BERT4MusicRecError, SnapshotError, exit_code_of
 log = logging.getLogger("training")
 
 MADE_UP = {"2k": (2_000, 400_000), "20k": (20_000, 400_000), "100k": (100_000, 600_000), "1m": (1_000_000, 10_000_000)}
-CLAIMS = ("reference", "validation", "rectools_2k", "rectools_20k", "rectools_100k", "rectools_playlists", "products", "large")
+CLAIMS = (
+    "reference",
+    "validation",
+    "reference_100k",
+    "validation_100k",
+    "rectools_2k",
+    "rectools_20k",
+    "rectools_100k",
+    "rectools_playlists",
+    "products",
+    "large",
+)
 SEQ_LEN = 50
 LARGE_BATCH = 256
-RATE = {"validation": "tasks_per_s"}
 NAME_OF_RATIO = {
     "reference": "vs_reference",
     "validation": "validation_vs_reference",
+    "reference_100k": "vs_reference_100k",
+    "validation_100k": "validation_vs_reference_100k",
     **{f"rectools_{name}": f"vs_rectools_{name}" for name in ("2k", "20k", "100k", "playlists")},
 }
 
@@ -83,8 +96,7 @@ def run_claim(claim: str, arguments: argparse.Namespace) -> dict[str, float]:
 
 def in_turn(claim: str, folder: Path, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], float]:
     """Ours and the other party, one after the other, as often as there are rounds; the median of the rounds' ratios."""
-    what = "validate" if claim == "validation" else "train"
-    rate = RATE.get(claim, "sequences_per_s")
+    what, rate = ("validate", "tasks_per_s") if claim.startswith("validation") else ("train", "sequences_per_s")
     if claim.startswith("rectools"):
         architecture, other = "rectools", [str(arguments.peers_python), "-m", "benchmarks.training.rectools_side"]
         other.append(str(folder / "lists.npz"))
@@ -117,7 +129,7 @@ def asked(command: Sequence[str], arguments: argparse.Namespace) -> dict[str, fl
 
 def material(claim: str, data: Path) -> Path:
     """The folder of a claim's snapshot, made where it is not there."""
-    name = {"large": "1m", "reference": "20k", "validation": "20k", "products": "20k"}.get(claim, claim.removeprefix("rectools_"))
+    name = {"large": "1m", "reference": "20k", "validation": "20k", "products": "20k"}.get(claim, claim.partition("_")[2])
     folder = WORK / "training" / name
     try:
         open_snapshot(folder / "snapshot")
