@@ -65,11 +65,7 @@ class _Pieces:
         self.label_smoothing = label_smoothing
         is_candidate = bias > OUT / 2
         self.smoothed = label_smoothing * is_candidate.float() / is_candidate.sum()  # (T,)
-        # Of those the second is the largest by far; the first piece writes it as a whole.
-        made = (torch.zeros, torch.empty if len(queries) else torch.zeros, torch.zeros)
-        self.gradients = tuple(
-            make(part.shape, device=part.device) for make, part in zip(made, (queries, songs, bias), strict=True)
-        )
+        self.gradients = tuple(torch.zeros(part.shape, device=part.device) for part in (queries, songs, bias))
 
     def loss(self, *, with_gradients: bool) -> Tensor:
         """The mean over all places; the gradients are those of this mean."""
@@ -101,9 +97,7 @@ class _Pieces:
         of_bias += softmax.new_full((1, len(softmax)), 1 / len(self.queries)).mm(softmax)[0]
         of_queries[piece] = (of_scores @ self.songs) / len(self.queries)
         if of_scores.dtype == torch.float32:
-            of_songs.addmm_(of_scores.T, queries, beta=int(piece.start > 0))  # 0: whatever stands there is overwritten
-        elif piece.start == 0:
-            of_songs.copy_(of_scores.T @ queries)
+            of_songs.addmm_(of_scores.T, queries)
         else:
             of_songs += of_scores.T @ queries
 

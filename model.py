@@ -140,8 +140,8 @@ class FeatureProjection(nn.Module):
         return self.out(self._activated(features))
 
     def added_to(self, embedded: Tensor, features: Tensor) -> Tensor:
-        """Add the projection of features (T, F) without its bias to (T, D), in place: one pass over all songs less."""
-        return embedded.addmm_(self._activated(features), self.out.weight.T)
+        """The projection of features (T, F) without its bias, added to (T, D): one operation where all songs are candidates."""
+        return torch.addmm(embedded, self._activated(features), self.out.weight.T)
 
     def _activated(self, features: Tensor) -> Tensor:
         activated: Tensor = self.activation(self.hidden((features - self.mean) / self.std))
