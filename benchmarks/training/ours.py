@@ -26,6 +26,7 @@ from dataset import VALIDATION, open_snapshot
 from engine.comparison import held_out
 from engine.feeding import Part
 from engine.processes import process_group
+from engine.progress import Scalars
 from engine.scoring import score_function
 from train import Trainer
 
@@ -41,6 +42,7 @@ ARCHITECTURES: dict[str, tuple[ModelConfig, MemoryConfig, dict[str, Any]]] = {
     "default": (ModelConfig(seq_len=50), MemoryConfig(), {}),
 }
 PROFILED_STEPS = 8
+TASKS_OF_LARGE = 128  # two batches of a million songs
 
 
 @contextmanager
@@ -150,6 +152,16 @@ def products(steps: Steps, seconds: float) -> dict[str, float]:
     }
 
 
+def large(steps: Steps, warm_up: float, seconds: float) -> dict[str, float]:
+    """What `timed` says, and then what ends an epoch: a validation (of few tasks) and a checkpoint, whose memory counts too."""
+    figures = timed(steps, warm_up, seconds)
+    trainer = steps.trainer
+    trainer.validation = held_out(trainer.snapshot, VALIDATION, trainer.config.evaluation, max_tasks=TASKS_OF_LARGE)
+    begin = time.perf_counter()
+    trainer._finish_epoch(0.0, Scalars(trainer.folder, first_step=1, enabled=False))
+    return {**figures, "end_of_epoch_s": time.perf_counter() - begin}
+
+
 def peak_mb(field: str = "VmHWM") -> float:
     """Largest resident size of this process so far, in MB (10**6 bytes)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -160,7 +172,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="One figure of ours.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("what", choices=("train", "validate", "products"))
+    parser.add_argument("what", choices=("train", "validate", "products", "large"))
     parser.add_argument("--architecture", choices=ARCHITECTURES, default="default")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--warm-up", type=float, default=3.0)
@@ -178,7 +190,8 @@ def main() -> int:
         elif arguments.what == "products":
             figures |= products(Steps(trainer), arguments.seconds)
         else:
-            figures |= timed(Steps(trainer), arguments.warm_up, arguments.seconds)
+            measure = large if arguments.what == "large" else timed
+            figures |= measure(Steps(trainer), arguments.warm_up, arguments.seconds)
     print(json.dumps({**figures, "peak_mb": peak_mb()}))
     return 0
 
