@@ -15,6 +15,8 @@ a run with the same seed, settings and snapshot repeats exactly on one machine, 
 within an epoch its state is written every `checkpoint_minutes`.  To go on after an earlier epoch than the last one
 (`--epoch-to-preload 3`) takes the run back to it: what came later is deleted.
 
+A run that goes on keeps its snapshot, whatever the database holds by now, and is told the options that it was begun with.
+
 BERT4MUSICREC_SNAPSHOT and the TOML file say where preprocessing writes the snapshot, so with them alone the database is asked
 whether it has moved on; only an option of the command, `--snapshot` or `--no-database`, takes the snapshot as it is.
 """
@@ -114,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = replace(config, training=replace(config.training, continue_from=config.training.model_folder))
     with process_group(config.training) as process:
         logging.basicConfig(level=logging.INFO if process.is_main else logging.ERROR, format="%(message)s", stream=sys.stderr)
-        from_database = arguments.snapshot is None and not arguments.no_database
+        # A run that goes on needs the snapshot that it began with, also where the database has moved on since.
+        goes_on = config.training.epoch_to_preload is not None
+        from_database = arguments.snapshot is None and not arguments.no_database and not goes_on
         snapshot = prepare_snapshot(config, process, from_database=from_database)
         run = train(config, snapshot, process)
         if process.is_main and not arguments.no_evaluation:

@@ -35,6 +35,12 @@ from engine.processes import Job
 from errors import CheckpointError, ConfigError
 from model import BERT4Rec
 
+# Settings of training that leave the losses of a run as they are, or are how it is told to go on.
+FREE_TO_CHANGE = frozenset(
+    {"epoch_to_preload", "continue_from", "device", "threads", "model_folder", "writer_dict", "keep_checkpoints", "map_songs"}
+    | {"checkpoint_minutes", "compile", "minutes"}
+)
+
 log = logging.getLogger("train")
 
 
@@ -170,9 +176,21 @@ def go_on(
         raise
     except (RuntimeError, ValueError, KeyError, TypeError) as exc:
         raise CheckpointError(f"{at} does not fit the model that it is to go on with ({exc}): start a new run") from exc
+    for changed in changes(settings.get("training", {}), as_plain(config.training)):
+        log.warning("the run goes on with other settings than it began with: %s", changed)
     within = f" and {progress.step_of_epoch} steps" if progress.step_of_epoch else ""
     log.info("resuming %s after epoch %d%s", run.name, progress.epoch, within)
     return progress, tuple(state["losses"])
+
+
+def changes(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In words, the settings of training that decide on what comes out and are not those that a run began with.
+
+    >>> changes({"lr": 0.001, "device": "cpu"}, {"lr": 0.002, "device": "cuda"})
+    ['lr is 0.002, it was 0.001']
+    """
+    names = [name for name in wanted if name in saved and name not in FREE_TO_CHANGE and saved[name] != wanted[name]]
+    return [f"{name} is {wanted[name]}, it was {saved[name]}" for name in names]
 
 
 def _state_of_checkpoint(folder: Path, order: Mapping[str, float]) -> dict[str, Any]:

@@ -503,7 +503,7 @@ def test_a_snapshot_that_the_environment_names_is_checked_against_the_database(w
     assert database_asked == ["postgresql://somewhere", world / "snapshot"]
 
 
-@pytest.mark.parametrize("arguments", [["--no-database"], ["--snapshot", "{snapshot}"]])
+@pytest.mark.parametrize("arguments", [["--no-database"], ["--snapshot", "{snapshot}"], ["--epoch-to-preload", "-1"]])
 def test_without_a_database_the_snapshot_is_taken_as_it_is(world, database_asked, arguments):
     train.main(["--no-evaluation", *[text.format(snapshot=world / "snapshot") for text in arguments]])
     assert database_asked == [world / "snapshot"]

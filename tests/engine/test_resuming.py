@@ -292,6 +292,13 @@ def test_after_a_whole_epoch_they_can(world, tmp_path):
     assert len(again.losses) == 2 * 11
 
 
+def test_a_run_that_goes_on_with_other_settings_says_so(world, tmp_path, caplog):
+    broken_off(world, tmp_path, [STEPS + 5], STEPS + 10)
+    trainer_of(config_of(world, tmp_path, epoch_to_preload=-1, num_epochs=40, threads=2))
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == [f"the run goes on with other settings than it began with: num_epochs is 40, it was {EPOCHS}"]
+
+
 def test_states_are_written_by_the_clock(world, tmp_path, monkeypatch):
     written, clock = [], count(0, 7)  # seven seconds a look
     monkeypatch.setattr(train, "save_stand", lambda run, model, optimizer, progress, **rest: written.append(progress.step))
