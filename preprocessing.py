@@ -211,7 +211,7 @@ def _marking(source: Source, mark: Mark | None) -> Iterator[Future[Mark]]:
         asked = executor.submit(lambda: mark or high_water_mark(connection, source.queries))
         try:
             yield asked
-        except BaseException:
+        except BaseException:  # an interruption too must not wait for a scan of all rows
             connection.cancel_safe()
             raise
 

@@ -567,7 +567,7 @@ def staged_encoders(draft: Path, folder: Path, digest: str) -> Iterator[None]:
         (draft / name).replace(folder / name)
     try:
         yield
-    except BaseException:
+    except BaseException:  # an interruption too leaves no staged set behind
         for name in new:
             (folder / name).unlink(missing_ok=True)
         raise

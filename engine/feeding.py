@@ -115,7 +115,7 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item]:
                     return
                 ready.put(item)
             ready.put(None)
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, it is raised where the items are taken
             ready.put(Failure(error))
 
     thread = threading.Thread(target=work, name="batches", daemon=True)

@@ -406,7 +406,7 @@ def _ahead(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
                 if is_over.is_set():
                     return
             put(None)
-        except BaseException as exc:
+        except BaseException as exc:  # whatever it is, it is raised where the batches are taken
             put(exc)
 
     thread = threading.Thread(target=read, name="reader", daemon=True)
