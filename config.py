@@ -202,17 +202,22 @@ class MemoryConfig:
     """Songs of the same artist."""
     album_reach: int = 4
     """Songs of the same album."""
+    unheard_reach: int = 50
+    """Songs of the same artist or album that no training sequence holds."""
     track_reach: int = 1
     """The next track of the same album, where track numbers are known."""
+    judged: int = 256
+    """Songs found that are judged by all their signals together, the best by the weighed sum of the signals; 0: none."""
 
     def __post_init__(self) -> None:
         for name in ("neighbours", "window", "lists_reach"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.folds >= 2, "folds", self.folds, "at least 2")
         _require(self.lists >= 0, "lists", self.lists, "0 (none) or more")
+        _require(self.judged >= 0, "judged", self.judged, "0 (none) or more")
         for name in (
             *("after_reach", "before_reach", "next_reach", "near_reach", "same_reach", "again_reach"),
-            *("artist_reach", "album_reach", "track_reach"),
+            *("artist_reach", "album_reach", "unheard_reach", "track_reach"),
         ):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 (not looked up) or more")
 

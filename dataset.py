@@ -37,8 +37,8 @@ from config import MASK, PAD, TrainingConfig
 from errors import DataError, SnapshotError
 from memory import Origin
 
-FORMAT_VERSION = 2
-COLUMNS = ("song_artist", "song_album", "song_features", "sequences", "offsets", "split", "lists")
+FORMAT_VERSION = 3
+COLUMNS = ("song_artist", "song_album", "song_features", "sequences", "offsets", "split", "lists", "history_starts")
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LEFT_OUT = 3  # dated versions of a training list from after the cut, which would let training see the future
@@ -69,6 +69,9 @@ class Snapshot:
     offsets: np.ndarray  # (S + 1,) int64
     split: np.ndarray  # (S,) uint8: TRAIN, VALIDATION or TEST
     lists: np.ndarray  # (S,) int64 the list that each sequence is a version of
+    history_starts: (
+        np.ndarray
+    )  # (S,) int64 the row at which the history before each begins, the listener's first; else its own first
 
     @property
     def n_songs(self) -> int:
@@ -148,13 +151,14 @@ def write_snapshot(
     source: Mapping[str, Any],
     policy: str = "sequence",
     lists: np.ndarray | None = None,
+    history_starts: np.ndarray | None = None,
     attachments: Mapping[str, Callable[[Path], None]] | None = None,
 ) -> Snapshot:
     """Write a new version beside the old one, point `current` at it, and remove the old one.
 
     An interruption at any moment leaves the old version in use.  `sequences` may come in blocks, one after the other; there are
-    `offsets[-1]` rows in all.  `lists` None makes every sequence a list of its own.  `attachments` are files beside the columns,
-    by name, and what writes them.
+    `offsets[-1]` rows in all.  `lists` None makes every sequence a list of its own, `history_starts` None leaves every sequence
+    without a history.  `attachments` are files beside the columns, by name, and what writes them.
     Raises SnapshotError when the disk is full or the folder cannot be written.
     """
     n_rows = int(offsets[-1])
@@ -165,6 +169,7 @@ def write_snapshot(
         "offsets": offsets.astype(np.int64, copy=False),
         "split": split.astype(np.uint8, copy=False),
         "lists": (np.arange(len(split)) if lists is None else lists).astype(np.int64, copy=False),
+        "history_starts": (offsets[:-1] if history_starts is None else history_starts).astype(np.int64, copy=False),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -258,7 +263,8 @@ def open_snapshot(folder: Path, *, verify: bool = False) -> Snapshot:
             len(columns["song_artist"]) == len(columns["song_album"]) == len(columns["song_features"]) == counts["songs"]
             and columns["song_features"].shape[1] == len(manifest["feature_names"])
             and len(columns["sequences"]) == counts["rows"] == columns["offsets"][-1]
-            and len(columns["split"]) == len(columns["lists"]) == counts["sequences"] == len(columns["offsets"]) - 1
+            and len(columns["split"]) == len(columns["lists"]) == len(columns["history_starts"]) == counts["sequences"]
+            and len(columns["offsets"]) == counts["sequences"] + 1
         )
     except (OSError, ValueError, KeyError, IndexError, TypeError) as exc:
         raise SnapshotError(f"snapshot {path} is truncated or not a snapshot ({exc}): run preprocessing.py") from exc
@@ -416,14 +422,18 @@ def numbered_lists(lists: np.ndarray) -> np.ndarray:
 
 
 def fold_of_lists(n_lists: int, folds: int) -> np.ndarray:
-    """Deal lists into folds of equal size, at random but always alike: (G,) int64 in 0..folds-1."""
-    return np.random.default_rng(0).permutation(n_lists) % folds
+    """Deal lists into folds of equal size, neighbours into one: (G,) int64 in 0..folds-1.
+
+    Where lists come in the order of time, leaving a fold out is then like the time after training: with what is close in time go
+    songs that were new, and a memory learns what to make of songs that nobody has played.
+    """
+    return np.arange(n_lists) * folds // max(1, n_lists)
 
 
 class Windows(NamedTuple):
     """Rows to be made into a batch, as places in the flat array of songs, each (B,) int64 and on the host."""
 
-    firsts: Tensor  # where the window's sequence begins
+    firsts: Tensor  # where the window's sequence begins, or the history before it
     ends: Tensor  # where the window ends; it reaches back up to row_len songs, but not before `firsts`
     lists: Tensor  # the list that the window's sequence is a version of
     only_last: Tensor  # bool: only the last song is hidden
@@ -471,10 +481,13 @@ class TrainingRows:
         device: torch.device | str = "cpu",
         lists: np.ndarray | None = None,
         *,
+        history_starts: np.ndarray | None = None,
         row_len: int | None = None,
         folds: int = 2,
     ):
         """`lists` (S,) names the list that each sequence is a version of; None: each is its own.
+
+        Rows reach back into the history before their sequence, to `history_starts` (S,); None: sequences have none.
 
         Rows are cut to `row_len` songs (None: `seq_len`), of which the last `seq_len` are predicted.  `folds` as in MemoryConfig.
         """
@@ -482,6 +495,8 @@ class TrainingRows:
         self.flat = _view_of(sequences).to(device)  # (R,) int32
         self.starts = torch.from_numpy(np.ascontiguousarray(starts[usable]))  # (S,)
         self.ends = torch.from_numpy(np.ascontiguousarray(ends[usable]))  # (S,)
+        reached = starts if history_starts is None else history_starts
+        self.firsts = torch.from_numpy(np.ascontiguousarray(reached[usable]))  # (S,)
         self.seq_len = seq_len
         self.row_len = max(seq_len, row_len or 0)
         if not len(self.starts):
@@ -500,14 +515,14 @@ class TrainingRows:
         earlier place, by less than one window, so that every window of a long history keeps its own targets.
         """
         sequence, ends = self._cut(generator)
-        firsts = self.starts[sequence]
+        firsts = self.firsts[sequence]
         only_last = torch.rand(len(ends), generator=generator) < last_item_probability
-        earliest = torch.minimum(torch.maximum(firsts + 2, ends - self.seq_len + 1), ends)
+        earliest = torch.minimum(torch.maximum(self.starts[sequence] + 2, ends - self.seq_len + 1), ends)
         moved = earliest + (torch.rand(len(ends), generator=generator) * (ends - earliest + 1)).long()
         ends = torch.where(only_last, torch.minimum(moved, ends), ends)
         windows = Windows(firsts, ends, self.lists[sequence], only_last)
         order = torch.randperm(len(ends), generator=generator)
-        order = self._sort_within_pools(order, ends - firsts, batch_size * BATCHES_PER_POOL)
+        order = self._sort_within_pools(order, (ends - firsts).clamp(max=self.row_len), batch_size * BATCHES_PER_POOL)
         numbers = torch.randperm(math.ceil(len(order) / batch_size), generator=generator)
         for number in numbers[first:].tolist():
             yield windows.take(order[number * batch_size : (number + 1) * batch_size])

@@ -30,16 +30,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import FIRST_NUMBER, PAD
-from sums import Weighing, added_up, distinct, first_ones, padded, rows_of, split_in, take, weighed
+from judgement import Evidence, Judgement, n_signals_of
+from sums import Weighing, added_up, distinct, first_ones, padded, rows_of, split_in, take
 
 # Logarithms are taken of so many times a share: at 1,000 the many weak songs outvote the few strong ones at the top.
 SHARPNESS_OF_LOG = 30.0
 # How much relations count at first beside "after" and "next": with little data training does not get far from it.
-INITIAL_STRENGTH = {"before": 0.5, "near": 0.3, "artist": 0.1, "album": 0.2, "same": 0.1, "track": 0.5}
+INITIAL_STRENGTH = {
+    "before": 0.5,
+    "near": 0.3,
+    "artist": 0.1,
+    "album": 0.2,
+    "unheard of artist": 0.1,
+    "unheard of album": 0.1,
+    "same": 0.1,
+    "track": 0.5,
+}
 # The relation of a song to itself.
 ITSELF = "same"
 # Support below this is what floating point left over.
 NOTHING = 1e-6
+# Numbers that describe a place beside the query, from so many songs before it.
+OF_CONTEXT, LOOKED_OVER = 3, 50
 # New songs that an artist (or album) may have beyond its longest row, when a memory grows by them.
 ROOM_FOR_NEW = 16
 # Tables whose first dimension is the edition.
@@ -129,28 +141,11 @@ class Origin(NamedTuple):
         return Origin(self.lists[row], self.editions[row])
 
 
-class Evidence(NamedTuple):
-    """Songs found at each place, each once in each relation, PAD for none, and what speaks for them."""
+class LookedUp(NamedTuple):
+    """Sparse additions to the scores of M places: U songs each, none of them twice; PAD stands for none."""
 
     songs: Tensor  # (M, U) int64
-    amounts: Tensor  # (A, M, U) 0 and above
-    widths: Sequence[int] | None = None  # how many of the U columns belong to each relation of the source; None: there is one
-    weighing: Weighing | None = None  # None: each amount is a signal
-    scale: Tensor | None = None  # (M, U) of the amount that is to be scaled
-
-    def weighed(self, gates: Tensor) -> Tensor:
-        """The sum of the signals times the gates of their relation, (M, R * S): a bonus (M, U)."""
-        if self.weighing is None:
-            return (self.amounts * gates.T[..., None]).sum(0)
-        widths = [self.songs.shape[1]] if self.widths is None else self.widths
-        return weighed(self.amounts, gates, self.scale, widths, self.weighing)
-
-
-class LookedUp(NamedTuple):
-    """Sparse additions to the scores of M places: C songs each, which may occur more than once; PAD stands for none."""
-
-    songs: Tensor  # (M, C) int64
-    bonus: Tensor  # (M, C)
+    bonus: Tensor  # (M, U) 0 and above
 
 
 class Place:
@@ -174,6 +169,7 @@ class Source(nn.Module):
     """One way to find songs, or several alike.  `initial_weights` has what the gates begin with: S signals of each relation."""
 
     names: tuple[str, ...]
+    WEIGHING: Weighing
     reach: int  # how many songs back from the place to predict it looks for others
     initial_weights: tuple[float, ...]
 
@@ -249,7 +245,7 @@ class CountedRelations(Source):
         factors = torch.stack([per_list, per_list.sqrt(), torch.ones_like(totals)])  # (3, M, W)
         amounts = added_up(self._fading(widths)[:, None] * factors, counts, found)  # (3, M, U)
         per_song = (_of_edition(song_plays, origin, found.keys) + 1).rsqrt_()
-        return Evidence(found.keys, amounts, found.widths, self.WEIGHING, per_song)
+        return Evidence(found.keys, amounts, self.WEIGHING, found.widths, per_song)
 
     def learned(self) -> dict[str, list[Tensor]]:
         """The fading of each relation, (AMOUNTS, its reach)."""
@@ -417,7 +413,7 @@ class HeardBefore(Source):
         match = match * self.fading[distance.log2().long()].exp()
         found = distinct(heard * (heard >= FIRST_NUMBER), song_plays.shape[1])
         total = added_up(match[None], None, found) * (found.keys != PAD)
-        return Evidence(found.keys, total, weighing=self.WEIGHING)
+        return Evidence(found.keys, total, self.WEIGHING)
 
 
 class NearestLists(Source):
@@ -482,7 +478,7 @@ class NearestLists(Source):
         factors = by_place.index_select(1, last.flatten()).view(-1, *songs.shape)  # (2, M, N, songs of a piece)
         found = distinct(songs.flatten(1).long(), song_plays.shape[1])
         added = added_up(weights, factors, found) * (found.keys != PAD)
-        return Evidence(found.keys, added, weighing=self.WEIGHING)
+        return Evidence(found.keys, added, self.WEIGHING)
 
     def _nearest(self, context: Tensor, origin: Origin | None) -> tuple[Tensor, Tensor]:
         """The most similar pieces (M, N) and their similarity, 0 for none; the row's own list is no neighbour."""
@@ -513,25 +509,21 @@ class Memory(nn.Module):
     """All sources together: adds to the scores of the songs that they find."""
 
     song_plays: Tensor
-    play_counts: Tensor
-    songs_so_often: Tensor
 
-    def __init__(self, d_model: int, sources: Sequence[Source], song_plays: Tensor):
-        """`song_plays` (E, V): training lists that hold each song, in each edition; those of training are in some list."""
+    def __init__(self, d_model: int, sources: Sequence[Source], song_plays: Tensor, judged: int = 0):
+        """`song_plays` (E, V): training lists that hold each song, in each edition; `judged` songs are judged, 0: none."""
         super().__init__()
         self.register_buffer("song_plays", song_plays.float())
-        of_songs = self.song_plays[:, FIRST_NUMBER:]
-        play_counts, songs_so_often = _how_often(of_songs[:, of_songs[0] > 0])
-        self.register_buffer("play_counts", play_counts, persistent=False)  # (any,) those that there are
-        self.register_buffer("songs_so_often", songs_so_often, persistent=False)  # (E, any) songs of training with each of them
         self.sources = nn.ModuleList(sources)
         self.n_signals = [len(source.initial_weights) for source in sources]
         initial = torch.tensor([weight for source in sources for weight in source.initial_weights])
-        self.gate = nn.Linear(d_model, len(initial))
+        self.gate = nn.Linear(d_model + OF_CONTEXT, len(initial))
         nn.init.zeros_(self.gate.weight)
         with torch.no_grad():
             self.gate.bias.copy_(initial.expm1().log())  # softplus(gate) begins at the initial weights
         self.popularity = nn.Parameter(torch.tensor(-1.0))
+        n_signals = sum(n_signals_of(source.WEIGHING) * len(source.names) for source in sources)
+        self.judgement = Judgement(d_model + OF_CONTEXT, n_signals, judged) if judged else None
 
     def forward(self, songs: Tensor, places: Tensor, queries: Tensor, origin: Origin | None = None) -> LookedUp:
         """Look up the songs before each place: `songs` (B, L), `places` (M,) in B * L, `queries` (M, D) from the encoder.
@@ -540,12 +532,28 @@ class Memory(nn.Module):
         """
         place = Place(songs, places // songs.shape[1], places % songs.shape[1])
         of_place = None if origin is None else origin.at(place.row)
-        gates = split_in(F.softplus(self.gate(queries)).float(), self.n_signals, 1)  # (M, R * S) of each source
-        found = []
-        for source, gate in zip(self.sources, gates, strict=True):
-            evidence: Evidence = source(place, of_place, self.song_plays)
-            found.append((evidence.songs, evidence.weighed(gate)))
-        return LookedUp(torch.cat([songs for songs, _ in found], dim=1), torch.cat([bonus for _, bonus in found], dim=1))
+        context = torch.cat([queries.float(), self._described(place, of_place)], dim=1)
+        gates = split_in(F.softplus(self.gate(context)).float(), self.n_signals, 1)  # (M, R * S) of each source
+        evidence: list[Evidence] = [source(place, of_place, self.song_plays) for source in self.sources]
+        bonuses = [one.weighed(gate) for one, gate in zip(evidence, gates, strict=True)]
+        found = distinct(torch.cat([one.songs for one in evidence], dim=1), self.song_plays.shape[1])
+        (bonus,) = added_up(torch.cat(bonuses, dim=1).float()[None], None, found)  # (M, U)
+        bonus = bonus * (found.keys != PAD)
+        if self.judgement is not None:
+            log_plays = _of_edition(self.song_plays, of_place, found.keys).log1p()
+            bonus = self.judgement(evidence, found, bonus, log_plays, context) * (found.keys != PAD)
+        return LookedUp(found.keys, bonus)
+
+    def _described(self, place: Place, origin: Origin | None) -> Tensor:
+        """What gates and judgement know of a place beside the query, (M, OF_CONTEXT).
+
+        The share of songs that nobody has played, whether the last one is such a song, and the length of the context.
+        """
+        context = place.context(LOOKED_OVER)  # (M, W)
+        is_song = context >= FIRST_NUMBER
+        n_songs = is_song.sum(1).clamp(min=1).float()
+        unheard = is_song & (_of_edition(self.song_plays, origin, context) == 0)
+        return torch.stack([unheard.sum(1) / n_songs, unheard[:, 0].float(), n_songs.log() / 4], dim=1)
 
     @property
     def reach(self) -> int:
@@ -573,14 +581,6 @@ class Memory(nn.Module):
         edited = songs if editions is None else songs + (editions * V)[:, None]
         return F.softplus(self.popularity) * rows_of(self.song_plays.view(-1), edited).log1p()
 
-    def prior_normaliser(self) -> Tensor:
-        """The logarithm of the sum over the songs of training of the exponential of `prior`, in each edition: (E,).
-
-        Songs that are played equally often are one term, so it costs the number of distinct counts.
-        """
-        by_count = F.softplus(self.popularity) * self.play_counts.log1p() + self.songs_so_often.log()  # (E, any)
-        return by_count.logsumexp(dim=1)
-
     def grown(self, song_artist: Tensor, song_album: Tensor) -> "Memory":
         """A memory with N more songs, which nobody has played, of these artists and albums (N,); parameters are shared.
 
@@ -589,7 +589,8 @@ class Memory(nn.Module):
         n_songs = self.song_plays.shape[1]
         larger = twin(self)
         larger.register_buffer("song_plays", F.pad(self.song_plays, (0, len(song_artist))))
-        groups = {"artist": song_artist, "album": song_album}
+        groups = dict.fromkeys(("artist", "unheard of artist"), song_artist)
+        groups |= dict.fromkeys(("album", "unheard of album"), song_album)
         larger.sources = nn.ModuleList(source.grown(n_songs, groups) for source in self.sources)  # type: ignore[operator]
         return larger
 
@@ -611,11 +612,3 @@ def _of_edition(table: Tensor, origin: Origin | None, numbers: Tensor) -> Tensor
         return rows_of(table[0], numbers)
     of_place = origin.editions.view(-1, *[1] * (numbers.dim() - 1))
     return rows_of(table.view(-1), numbers + of_place * table.shape[1])
-
-
-def _how_often(song_plays: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct entries of `song_plays` (E, songs), and how often each edition has them, (E, any)."""
-    play_counts, which = song_plays.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    E, n = len(song_plays), len(play_counts)
-    numbers = torch.bincount((which + torch.arange(E, device=which.device)[:, None] * n).flatten(), minlength=E * n)
-    return play_counts, numbers.view(E, n).to(song_plays.dtype)

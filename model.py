@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
 from losses import OUT, Negatives, linear_cross_entropy, sampled_cross_entropy
 from memory import LookedUp, Memory, Origin, twin
-from sums import added_up, distinct
 
 # The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
 EMBEDDING_STD = 0.05
@@ -444,31 +443,22 @@ class BERT4Rec(nn.Module):
         hidden_known = torch.rand(self.n_fitted_songs, device=songs.device) < unknown_song_probability
         embeddings = self.embedding.candidates(self.n_fitted_songs, hidden_known)  # (T, D)
         loss = linear_cross_entropy(queries, embeddings, self._trained_bias(hidden_known), targets, label_smoothing)
-        return loss if looked_up is None else loss + self._memory_loss(looked_up, editions, targets, label_smoothing)
+        return loss if looked_up is None else loss + self._memory_loss(looked_up, editions, targets)
 
-    def _memory_loss(self, looked_up: LookedUp, editions: Tensor | None, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy of the memory's scores among all T songs, exactly, at the cost of the songs found: mean over M places.
+    def _memory_loss(self, looked_up: LookedUp, editions: Tensor | None, targets: Tensor) -> Tensor:
+        """Cross-entropy of the memory's scores among the songs it found: the sum over the places whose target it found, over M.
 
-        Without what was found the scores are the prior's, whose partition function is the same at all places of an edition; each
-        song found with bonus b adds exp(prior) (exp(b) - 1) to it.
+        A place whose target nothing speaks for cannot teach which evidence to trust, only to trust all of it less.
         """
         assert self.memory is not None
         editions = torch.zeros_like(targets) if editions is None else editions
-        found = distinct(looked_up.songs, self.n_songs)
-        songs, (bonus,) = found.keys, added_up(looked_up.bonus[None].float(), None, found)  # (M, U)
-        bonus = bonus.masked_fill(~self.embedding.are_fitted(songs), 0.0)
-        of_prior = self.memory.prior_normaliser().index_select(0, editions)  # (M,)
-        share = (self.memory.prior_at(editions, songs) - of_prior[:, None]).exp()  # (M, U) of the prior's probability
-        highest = bonus.detach().amax(dim=1, keepdim=True)
-        more = (share * ((bonus - highest).exp() - (-highest).exp())).sum(1)  # times exp(highest)
-        normaliser = of_prior + highest.squeeze(1) + ((-highest.squeeze(1)).exp() + more).log()
-        of_target = self.memory.prior_at(editions, targets[:, None]).squeeze(1) + (bonus * (songs == targets[:, None])).sum(1)
-        loss = (normaliser - of_target).mean()
-        if label_smoothing:
-            fitted = self.embedding.are_fitted()
-            mean = (self.memory.prior() * fitted).sum(1).index_select(0, editions) + bonus.sum(1)  # (M,) times the songs
-            loss = loss + label_smoothing * (of_target - mean / fitted.sum()).mean()
-        return loss
+        songs = looked_up.songs  # (M, U)
+        scores = self.memory.prior_at(editions, songs) + looked_up.bonus.float()
+        scores = scores.masked_fill(~self.embedding.are_fitted(songs), OUT)
+        is_target = songs == targets[:, None]
+        is_found = is_target.any(1)
+        loss = scores.logsumexp(1) - (scores * is_target).sum(1)
+        return (loss * is_found).sum() / len(targets)
 
     def _trained_bias(self, hidden_known: Tensor) -> Tensor:
         """The bias of each fitted song (T,); where its id is hidden, that of an unknown song, which so learns its own."""

@@ -483,10 +483,18 @@ def loss_of_process(losses: Sequence[float], process: Process) -> float:
 def training_rows(config: Config, snapshot: Snapshot, process: Process, row_len: int) -> TrainingRows:
     """The training part, its songs on the process's device where they fit."""
     starts, ends = snapshot.ranges(TRAIN)
-    lists = snapshot.lists[snapshot.indices(TRAIN)]
+    chosen = snapshot.indices(TRAIN)
     home = home_of_songs(snapshot.sequences.nbytes, process.device)
     return TrainingRows(
-        snapshot.sequences, starts, ends, config.model.seq_len, home, lists, row_len=row_len, folds=config.memory.folds
+        snapshot.sequences,
+        starts,
+        ends,
+        config.model.seq_len,
+        home,
+        snapshot.lists[chosen],
+        history_starts=snapshot.history_starts[chosen],
+        row_len=row_len,
+        folds=config.memory.folds,
     )
 
 

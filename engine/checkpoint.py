@@ -42,7 +42,7 @@ from errors import CheckpointError
 from memory import EDITED, CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
 from model import BERT4Rec, Catalogue
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FULL_BELOW_MB = 100  # a failed write with less than this free is put down to the disk
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
 DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
@@ -128,6 +128,7 @@ def save_checkpoint(
                 "epoch": epoch,
                 "model": as_plain(model.config),
                 "memory": _describe_memory(model.memory),
+                "judged": _judged_by(model.memory),
                 "counts": _counts_of(model),
                 "metrics": dict(metrics),
                 "weights_digest": file_digest(draft / WEIGHTS),
@@ -507,18 +508,20 @@ def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tenso
         n_fitted_artists=counts["fitted_artists"],
         fitted=buffers.get("embedding.fitted"),
     )
-    memory = _empty_memory(config.d_model, described["memory"], buffers)
+    memory = _empty_memory(config.d_model, described["memory"], described["judged"], buffers)
     return BERT4Rec(config, catalogue, memory)
 
 
-def _empty_memory(d_model: int, described: Sequence[Mapping[str, Any]], buffers: Mapping[str, torch.Tensor]) -> Memory | None:
+def _empty_memory(
+    d_model: int, described: Sequence[Mapping[str, Any]], judged: int, buffers: Mapping[str, torch.Tensor]
+) -> Memory | None:
     """A memory with the described sources around their stored tables; None where there are none."""
     sources = [
         _empty_source(source, {name.removeprefix(prefix): buffers[name] for name in buffers if name.startswith(prefix)})
         for number, source in enumerate(described)
         for prefix in [f"memory.sources.{number}."]
     ]
-    return Memory(d_model, sources, buffers["memory.song_plays"]) if sources else None
+    return Memory(d_model, sources, buffers["memory.song_plays"], judged) if sources else None
 
 
 def _empty_source(described: Mapping[str, Any], tables: dict[str, torch.Tensor]) -> Source:
@@ -538,6 +541,11 @@ def _describe_memory(memory: Memory | None) -> list[dict[str, Any]]:
     if memory is None:
         return []
     return [_describe_source(source) for source in memory.sources]
+
+
+def _judged_by(memory: Memory | None) -> int:
+    """How many songs of a place are judged."""
+    return 0 if memory is None or memory.judgement is None else memory.judgement.most
 
 
 def _describe_source(source: torch.nn.Module) -> dict[str, Any]:

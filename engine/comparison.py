@@ -47,10 +47,13 @@ def held_out(snapshot: Snapshot, part: int, config: EvaluationConfig, max_tasks:
         tasks = next_song_tasks(snapshot.sequences, snapshot.offsets, snapshot.indices(part), config.last_share)
     if max_tasks is not None and len(tasks) > max_tasks:
         tasks = tasks.select(np.linspace(0, len(tasks) - 1, max_tasks).astype(np.int64))
+    allow_repeats = repeats_allowed(snapshot, config)
+    if allow_repeats:  # else what was heard before the sequence would count as a part of it, which cannot come again
+        tasks = tasks.with_history(np.asarray(snapshot.history_starts))
     return HeldOut(
         tasks=tasks,
         n_songs=snapshot.n_songs,
-        allow_repeats=repeats_allowed(snapshot, config),
+        allow_repeats=allow_repeats,
         trained=_trained(snapshot),
     )
 

@@ -143,3 +143,8 @@ def _carry_over_memory(old: Memory, new: Memory) -> None:
             continue
         for part, of_old in zip(ours, learned, strict=True):
             part.copy_(of_old)
+    if new.judgement is not None and old.judgement is not None:
+        if list(new.learned()) == list(theirs) and new.gate.weight.shape == old.gate.weight.shape:
+            new.judgement.load_state_dict(old.judgement.state_dict())
+        else:
+            log.info("the memory's judgement begins anew: it reads other relations")

@@ -131,7 +131,7 @@ def build_memory(snapshot: Snapshot, config: MemoryConfig, d_model: int) -> Memo
         sources.append(NearestLists(index_lists(snapshot), config.lists, config.lists_reach))
     if config.again_reach:
         sources.append(HeardBefore(config.again_reach))
-    return Memory(d_model, sources, torch.from_numpy(plays)) if sources else None
+    return Memory(d_model, sources, torch.from_numpy(plays), config.judged) if sources else None
 
 
 def build_relations(snapshot: Snapshot, config: MemoryConfig, training: TrainingSongs, plays: np.ndarray) -> Iterator[Relations]:
@@ -153,6 +153,14 @@ def build_relations(snapshot: Snapshot, config: MemoryConfig, training: Training
         for name, reach, key in (
             ("artist", config.artist_reach, snapshot.song_artist),
             ("album", config.album_reach, snapshot.song_album),
+        )
+        if reach
+    ]
+    by_group += [
+        _unheard_relation(name, np.asarray(key), training, plays, reach, config.neighbours)
+        for name, reach, key in (
+            ("unheard of artist", config.unheard_reach, snapshot.song_artist),
+            ("unheard of album", config.unheard_reach, snapshot.song_album),
         )
         if reach
     ]
@@ -401,6 +409,23 @@ def _group_relation(
     members, n_keys = np.flatnonzero(key >= FIRST_NUMBER), int(key.max()) + 1
     members = members[np.argsort(key[members], kind="stable")]
     entries = _Entries.of(key[members].astype(np.int64), members, (plays[0] - plays[1:])[:, members].T, more=1.0)
+    totals = _editions(training.lists_with(key[training.songs], n_keys)) + 1
+    known = np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)
+    return entries.strongest(entries.counts, neighbours).relation(name, reach, neighbours, known, totals)
+
+
+def _unheard_relation(
+    name: str, key: np.ndarray, training: TrainingSongs, plays: np.ndarray, reach: int, neighbours: int
+) -> Relations:
+    """The songs of each artist (or album) that no list of an edition holds: counting says nothing of them.
+
+    A song has a support of 1 in the editions that lack it, and none in the others.
+    """
+    members, n_keys = np.flatnonzero((key >= FIRST_NUMBER) & (plays == 0).any(axis=0)), int(key.max()) + 1
+    members = members[np.argsort(key[members], kind="stable")]
+    unheard = (plays[:, members] == 0).astype(np.float32)
+    entries = _Entries.of(key[members].astype(np.int64), members, (unheard[0] - unheard[1:]).T)
+    entries = replace(entries, counts=unheard[0])
     totals = _editions(training.lists_with(key[training.songs], n_keys)) + 1
     known = np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)
     return entries.strongest(entries.counts, neighbours).relation(name, reach, neighbours, known, totals)

@@ -74,6 +74,12 @@ class NextSongTask:
         ends = begins + self.position[start:stop]
         return [self.songs[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
 
+    def with_history(self, history_starts: NDArray[np.int64]) -> "NextSongTask":
+        """The same targets with longer prefixes, from the row of `songs` on where the history of each sequence begins."""
+        longer = self.offsets[self.sequence] - history_starts[self.sequence]
+        offsets = np.concatenate([history_starts, self.offsets[-1:]])
+        return dataclasses.replace(self, offsets=offsets, position=np.asarray(self.position + longer))
+
     def select(self, chosen: NDArray[Any]) -> "NextSongTask":
         """The questions of a boolean mask or index array."""
         return dataclasses.replace(

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
     {"errors", "config", "system"},
     {"sums"},
+    {"judgement"},
     {"memory", "losses", "id_table"},
     {"preprocessing_utils", "model", "evaluation", "storage"},
     {"dataset", "importers", "exporters", "map_tables", "doctor", "health"},

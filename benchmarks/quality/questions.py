@@ -60,15 +60,7 @@ class Questions:
 
     def tasks(self, *, history: bool) -> NextSongTask:
         """The questions that count, with prefixes that begin with the sequence, or with the history before it."""
-        return self.with_history(self.asked) if history else self.asked
-
-    def with_history(self, tasks: NextSongTask) -> NextSongTask:
-        """The same targets with longer prefixes: offsets and positions count from where the history begins."""
-        longer = tasks.offsets[tasks.sequence] - self.history_starts[tasks.sequence]
-        ends = tasks.offsets[-1:]
-        return dataclasses.replace(
-            tasks, offsets=np.concatenate([self.history_starts, ends]), position=np.asarray(tasks.position + longer)
-        )
+        return self.asked.with_history(self.history_starts) if history else self.asked
 
     @cached_property
     def continued(self) -> NextSongTask:
@@ -200,7 +192,7 @@ def best_songs(scores: NDArray[Any], candidates: Mask, length: int) -> Ints:
 
 def ask(score: Score, questions: Questions, *, history: bool) -> tuple[Ints, Ints]:
     """Ranks of all targets and continuations of all lists, as `Answers` holds them."""
-    lists = questions.with_history(questions.continued) if history else questions.continued
+    lists = questions.continued.with_history(questions.history_starts) if history else questions.continued
     ranks = ranks_of(score, questions.tasks(history=history), questions)
     return ranks, lists_of(score, lists, questions, longest_list(questions))
 

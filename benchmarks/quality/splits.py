@@ -177,6 +177,7 @@ def build(rows: Rows, folder: Path) -> DataSet:
     encoders = fit_encoders(catalogue, training)
     columns = encode_songs(catalogue, encoders)
     number = encoders.songs.encode(catalogue.songs.ids).astype(np.int64)
+    history_starts = _history_starts(rows)
     snapshot = write_snapshot(
         folder / "snapshot",
         song_artist=columns.artist,
@@ -194,6 +195,7 @@ def build(rows: Rows, folder: Path) -> DataSet:
         encoders_digest=save_encoders(encoders, folder / "encoders"),
         source={"data": rows.name, "split": rows.policy},
         policy=rows.policy,
+        history_starts=history_starts,
     )
     return DataSet(
         name=rows.name,
@@ -201,7 +203,7 @@ def build(rows: Rows, folder: Path) -> DataSet:
         encoders_folder=folder / "encoders",
         number=number,
         groups=rows.groups,
-        history_starts=_history_starts(rows),
+        history_starts=history_starts,
         flow=_flow(rows.catalogue, number, snapshot.n_songs),
     )
 
