@@ -47,7 +47,7 @@ from preparation.growth import (
     require_all_there,
 )
 from preparation.reading import Catalogue, Reading, SequenceFile, columns_to_read, read_sequences, read_songs
-from preparation.splitting import Split, TrainingPart, clean, split_sequences, training_part
+from preparation.splitting import Split, TrainingPart, clean, history_starts, split_sequences, training_part
 from preprocessing_utils import (
     Encoders,
     draft_encoders,
@@ -281,6 +281,10 @@ def write(
     folder, sequences = _made(settings.encoders_folder), material.reading.sequences.where(is_used)
     final = encoders.songs.encode(material.catalogue.songs.ids)
     number = np.concatenate([np.arange(FIRST_NUMBER, dtype=np.int32), final])
+    parts = split.parts[split.parts != LEFT_OUT]
+    offsets = np.concatenate([[0], np.cumsum(sequences.ends - sequences.starts)])
+    reached = history_starts(offsets, sequences.histories, parts, split.policy)
+    log.info("histories: %d of %d sequences have others before them", (reached < offsets[:-1]).sum(), len(sequences))
     with _drafted(encoders, folder) as digest:
         snapshot = write_snapshot(
             settings.snapshot,
@@ -294,12 +298,13 @@ def write(
             n_albums=len(encoders.albums),
             n_artists=len(encoders.artists),
             sequences=encode_sequences(sequences, number),
-            offsets=np.concatenate([[0], np.cumsum(sequences.ends - sequences.starts)]),
-            split=split.parts[split.parts != LEFT_OUT],
+            offsets=offsets,
+            split=parts,
             encoders_digest=digest,
             source=source,
             policy=split.policy,
             lists=sequences.groups,
+            history_starts=reached,
             attachments=attachments(material.reading, is_used, number) if _has_mark(source["high_water_mark"]) else {},
         )
     install_encoders(folder, digest)

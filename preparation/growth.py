@@ -1,9 +1,9 @@
 """An incremental run: what the snapshot in use keeps of the last one, whether it can be built upon, and what comes on top.
 
-Beside its columns a snapshot keeps the ids, lengths, times and groups of all sequences that were read, and the rows of those
-that no part of the split holds.  The next run reads the whole catalogue again, but only those sequences that have rows beyond
-the mark, the highest row_id or the latest listened_at of the last run.  Everything before the mark must be as it was: its count
-and its checksum say so, and a deletion, an edit in place or a row with an earlier time leads to a full run.
+Beside its columns a snapshot keeps the ids, lengths, times, groups and histories of all sequences that were read, and the rows
+of those that no part of the split holds.  The next run reads the whole catalogue again, but only those sequences that have rows
+beyond the mark, the highest row_id or the latest listened_at of the last run.  Everything before the mark must be as it was: its
+count and its checksum say so, and a deletion, an edit in place or a row with an earlier time leads to a full run.
 
 Letters: S sequences; R rows of all sequences.
 """
@@ -46,6 +46,7 @@ class Kept:
     left_out: np.ndarray  # rows of sequences that the snapshot does not hold
     ids: pa.Array
     group_ids: pa.Array
+    history_ids: pa.Array
     starts: np.ndarray  # (S,) places in `rows` and then `left_out`
     ends: np.ndarray
     times: np.ndarray
@@ -60,15 +61,17 @@ class Kept:
         """The sequences of both, new ones in place of those with the same id; rows stand in the file at `path`."""
         songs = np.memmap(path, np.int32, mode="r")
         if new is None:
-            return Reading.of(songs=songs, ids=self.ids, group_ids=self.group_ids, starts=self.starts, ends=self.ends,
-                              times=self.times)  # fmt: skip
-        if (new.ids.type, new.group_ids.type) != (self.ids.type, self.group_ids.type):
-            raise NotIncremental("sequence_id or group_id has another type than before")
+            return Reading.of(songs=songs, ids=self.ids, group_ids=self.group_ids, history_ids=self.history_ids,
+                              starts=self.starts, ends=self.ends, times=self.times)  # fmt: skip
+        now, before = ([part.ids.type, part.group_ids.type, part.history_ids.type] for part in (new, self))
+        if now != before:
+            raise NotIncremental("sequence_id, group_id or history_id has another type than before")
         stays, added = ~np.asarray(pc.is_in(self.ids, value_set=new.ids)), new.sequences
         return Reading.of(
             songs=songs,
             ids=pa.concat_arrays([self.ids.filter(pa.array(stays)), new.ids]),
             group_ids=pa.concat_arrays([self.group_ids.filter(pa.array(stays)), new.group_ids]),
+            history_ids=pa.concat_arrays([self.history_ids.filter(pa.array(stays)), new.history_ids]),
             starts=np.concatenate([self.starts[stays], added.starts]),
             ends=np.concatenate([self.ends[stays], added.ends]),
             times=np.concatenate([self.times[stays], added.times]),
@@ -87,6 +90,7 @@ def attachments(reading: Reading, is_used: np.ndarray, number: np.ndarray) -> di
     columns = {
         "sequence_id": reading.ids,
         "group_id": reading.group_ids,
+        "history_id": reading.history_ids,
         "length": sequences.ends - sequences.starts,
         "time": sequences.times,
         "is_used": is_used,
@@ -107,6 +111,8 @@ def kept_by(snapshot: Snapshot, encoders_folder: Path) -> Kept:
     if SEQUENCES_READ not in snapshot.manifest.get("attachments", {}):
         raise NotIncremental("the snapshot in use keeps nothing for an incremental run")
     table, left_out = (_read(snapshot.path / name) for name in (SEQUENCES_READ, ROWS_LEFT_OUT))
+    if "history_id" not in table.column_names:  # of a version that knew no histories
+        raise NotIncremental("the snapshot in use keeps no history_id")
     lengths, is_used = np.asarray(table["length"]), np.asarray(table["is_used"])
     starts = np.empty(len(table), np.int64)
     starts[is_used] = np.asarray(snapshot.offsets[:-1])
@@ -117,6 +123,7 @@ def kept_by(snapshot: Snapshot, encoders_folder: Path) -> Kept:
         left_out=np.asarray(left_out["song"]),
         ids=table["sequence_id"].combine_chunks(),
         group_ids=table["group_id"].combine_chunks(),
+        history_ids=table["history_id"].combine_chunks(),
         starts=starts,
         ends=starts + lengths,
         times=np.asarray(table["time"]),

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 SONG_IDS = ("song_id", "artist_id", "album_id")
 NAMES = ("title", "artist_name", "album_title")
 FEATURE_SOURCE = "feature_source"  # a text: who measured the features of a song
-SEQUENCE_COLUMNS = ("sequence_id", "song_id", "listened_at", "group_id", "is_recommended")
+SEQUENCE_COLUMNS = ("sequence_id", "song_id", "listened_at", "group_id", "history_id", "is_recommended")
 
 UNKNOWN_TIME = np.iinfo(np.int64).min
 ROWS_PER_BLOCK = 1_000_000
@@ -65,6 +65,7 @@ class Sequences:
     ends: np.ndarray  # (S,) int64
     times: np.ndarray  # (S,) int64 seconds of the latest listened_at, UNKNOWN_TIME where there is none
     groups: np.ndarray  # (S,) int64, equal for the versions of one list
+    histories: np.ndarray  # (S,) int64, equal for the sessions of one listener, which stand side by side, oldest first
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -79,7 +80,12 @@ class Sequences:
         if chosen.all():
             return self
         return replace(
-            self, starts=self.starts[chosen], ends=self.ends[chosen], times=self.times[chosen], groups=self.groups[chosen]
+            self,
+            starts=self.starts[chosen],
+            ends=self.ends[chosen],
+            times=self.times[chosen],
+            groups=self.groups[chosen],
+            histories=self.histories[chosen],
         )
 
     def without_last(self, n: int) -> "Sequences":
@@ -101,22 +107,26 @@ class Sequences:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """All sequences that were read, in the order of their ids: the same one whatever the order of the query or of the runs."""
+    """All sequences that were read, in an order that is the same whatever that of the query or of the runs.
+
+    It is that of their ids, but the sequences of one history stand side by side, oldest first, where the first by id would stand.
+    """
 
     ids: pa.Array
     group_ids: pa.Array
+    history_ids: pa.Array
     sequences: Sequences
 
     @classmethod
-    def of(cls, *, songs: np.ndarray, ids: pa.Array, group_ids: pa.Array, starts: np.ndarray, ends: np.ndarray,
-           times: np.ndarray) -> "Reading":  # fmt: skip
-        """Put sequences into the order of their ids and number the groups; all but `songs` have one entry a sequence."""
-        if (order := _order(ids)) is not None:
-            ids, group_ids = ids.take(pa.array(order)), group_ids.take(pa.array(order))
+    def of(cls, *, songs: np.ndarray, ids: pa.Array, group_ids: pa.Array, history_ids: pa.Array, starts: np.ndarray,
+           ends: np.ndarray, times: np.ndarray) -> "Reading":  # fmt: skip
+        """Put sequences into their order, number groups and histories; all but `songs` have one entry a sequence."""
+        if (order := _order(ids, history_ids, times)) is not None:
+            ids, group_ids, history_ids = (column.take(pa.array(order)) for column in (ids, group_ids, history_ids))
             starts, ends, times = starts[order], ends[order], times[order]
-        groups = _group_numbers(group_ids)
-        sequences = Sequences(songs=songs, starts=starts, ends=ends, times=times, groups=groups)
-        return cls(ids=ids, group_ids=group_ids, sequences=sequences)
+        sequences = Sequences(songs=songs, starts=starts, ends=ends, times=times, groups=_group_numbers(group_ids),
+                              histories=_group_numbers(history_ids))  # fmt: skip
+        return cls(ids=ids, group_ids=group_ids, history_ids=history_ids, sequences=sequences)
 
 
 def read_songs(
@@ -221,6 +231,7 @@ class SequenceFile:
         self._starts: list[np.ndarray] = []
         self._times: list[np.ndarray] = []
         self._groups: list[pa.Array] = []
+        self._histories: list[pa.Array] = []
 
     def __enter__(self) -> "SequenceFile":
         self._file = self.path.open("ab")
@@ -244,6 +255,7 @@ class SequenceFile:
         self._note_times(batch, is_start, starts)
         self._ids.append(ids.take(places))
         self._groups.append(_groups_or_nulls(batch).take(places))
+        self._histories.append(_ids_or_nulls(batch, "history_id").take(places))
         self._starts.append(starts + self._n_rows)
         self._n_rows += len(batch)
         self._last_id = ids[-1]
@@ -267,6 +279,7 @@ class SequenceFile:
             songs=np.memmap(self.path, np.int32, mode="r"),
             ids=ids,
             group_ids=_concatenated(self._groups),
+            history_ids=_concatenated(self._histories),
             starts=starts,
             ends=np.append(starts[1:], self._n_rows),
             times=np.concatenate(self._times),
@@ -369,7 +382,7 @@ def _first_rows(ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
 
 
 def _group_numbers(groups: pa.Array) -> np.ndarray:
-    """Groups as numbers, (S,) int64; a sequence without a group is a group of its own."""
+    """Groups or histories as numbers, (S,) int64; a sequence without one is one of its own."""
     if pa.types.is_null(groups.type):
         return np.arange(len(groups))
     distinct = groups.dictionary_encode()
@@ -377,7 +390,20 @@ def _group_numbers(groups: pa.Array) -> np.ndarray:
     return np.where(np.asarray(groups.is_null()), alone, np.asarray(distinct.indices.fill_null(0)))
 
 
-def _order(ids: pa.Array) -> np.ndarray | None:
+def _order(ids: pa.Array, history_ids: pa.Array, times: np.ndarray) -> np.ndarray | None:
+    """The places of sequences in the order of a Reading, (S,) int64; None where they stand so already.
+
+    An unknown time comes first; sequences of one history and one time keep the order of their ids.
+    """
+    by_id = _rising(ids)
+    if history_ids.null_count == len(history_ids):
+        return by_id
+    by_id = np.arange(len(ids)) if by_id is None else by_id
+    _, first, history = np.unique(_group_numbers(history_ids)[by_id], return_index=True, return_inverse=True)
+    return np.asarray(by_id[np.lexsort((times[by_id], first[history]))])
+
+
+def _rising(ids: pa.Array) -> np.ndarray | None:
     """The places of ids in rising order, (S,) int64; None where they rise already."""
     if len(ids) < 2 or not pc.any(pc.less(ids.slice(1), ids.slice(0, len(ids) - 1))).as_py():
         return None

@@ -1,4 +1,4 @@
-"""Which sequences are too short, which part each of the others stands in, and what of it training may see.
+"""Which sequences are too short, which part each of the others stands in, what of it training may see, and its history.
 
 Letters: V song numbers, the three specials included; S sequences.
 """
@@ -103,6 +103,28 @@ def _split_by_sequence(sequences: Sequences, settings: PreprocessingConfig) -> S
     rng = np.random.default_rng(settings.split_seed)
     parts = dataset.split_by_sequence(sequences.groups, settings.train_size, rng)
     return Split(policy="sequence", parts=parts, cut_time=None)
+
+
+def history_starts(offsets: np.ndarray, histories: np.ndarray, parts: np.ndarray, policy: str) -> np.ndarray:
+    """The row at which the history before each sequence begins, (S,) int64; its own first row where it has none.
+
+    `offsets` (S + 1,) are rows, `histories` (S,) numbers shared by sequences that stand side by side, oldest first, `parts` (S,)
+    TRAIN, VALIDATION or TEST.  What is too short or left out is no longer among the sequences: a history passes over it.
+
+    No training row may hold a song that is held out.  Split by time, a history's training sequences all come before its held-out
+    ones, so each sequence reaches back to the first.  Split by sequence, it reaches back over training sequences alone, as far as
+    they directly follow each other.  With leave_one_out every sequence has held-out songs, so none reaches back.
+
+    >>> offsets, parts = np.array([0, 2, 4, 6, 8]), np.array([TRAIN, TRAIN, TEST, VALIDATION])
+    >>> [history_starts(offsets, np.array([7, 7, 7, 7]), parts, policy).tolist() for policy in ("time", "sequence")]
+    [[0, 0, 0, 0], [0, 0, 0, 6]]
+    """
+    if policy == "leave_one_out":
+        return offsets[:-1]
+    begins = np.diff(histories, prepend=-1) != 0
+    if policy != "time":
+        begins[1:] |= parts[:-1] != TRAIN
+    return np.asarray(offsets[:-1][np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))])
 
 
 def training_part(sequences: Sequences, split: Split, n_numbers: int) -> TrainingPart:

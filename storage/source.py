@@ -62,9 +62,11 @@ _OPTIONAL: Mapping[str, LiteralString] = {
     "position": "NULL::bigint",
     "listened_at": "NULL::timestamptz",
     "group_id": "NULL::text",
+    "history_id": "NULL::text",
     "is_recommended": "NULL::boolean",
     "row_id": "NULL::bigint",
 }
+_OF_ANY_TYPE: tuple[LiteralString, ...] = ("group_id", "history_id")  # are summed as text
 
 # The end of a query that only sorts: names or numbers of columns with their directions, no parenthesis, no LIMIT behind them.
 _NAME = r'(?:[a-z_][\w$]*|"[^"]+")'
@@ -156,7 +158,7 @@ def check_contract(connection: Connection, queries_folder: Path) -> SourceColumn
     columns = {name: _columns_of(connection, queries_folder, name) for name in REQUIRED}
     for name, required in REQUIRED.items():
         _require_columns(name, columns[name], required)
-        for id_column in ("song_id", "sequence_id", "artist_id", "album_id"):
+        for id_column in ("song_id", "sequence_id", "history_id", "artist_id", "album_id"):
             _require_id_type(name, id_column, columns[name].get(id_column, "text"))
         if columns[name].get("listened_at", "timestamptz") != "timestamptz":
             raise SchemaError(
@@ -232,7 +234,8 @@ def high_water_mark(connection: Connection, queries_folder: Path) -> dict[str, i
     """What tells whether the tables have moved on since a snapshot was made; equal marks mean equal contents.
 
     `songs`, `rows` (of sequences): counts; `latest`: the last listened_at in ISO 8601, None where no time is known; `content`: a
-    checksum of all songs, and of which song stands where, when it was heard, in which group of lists, and whether we proposed it.
+    checksum of all songs, and of which song stands where, when it was heard, in which group of lists, in which history, and
+    whether we proposed it.
     What a later run needs beside: `last_row`, the highest row_id; `rows_content`, the checksum of sequences alone; and how many
     rows have no sequence, or no song, or are our own proposals.
     """
@@ -271,10 +274,9 @@ def newer_rows(connection: Connection, queries_folder: Path, key: Literal["row_i
 
 
 def _row_content(columns: Collection[str]) -> sql.Composed:
-    names = ("position", "listened_at", "group_id", "is_recommended")
+    names = ("position", "listened_at", "group_id", "history_id", "is_recommended")
     parts: dict[str, sql.Composable] = {name: _column_or_null(name, columns) for name in names}
-    if "group_id" in columns:
-        parts["group_id"] = sql.SQL("group_id::text")
+    parts |= {name: sql.SQL(f"{name}::text") for name in _OF_ANY_TYPE if name in columns}
     return sql.SQL(_SQL["row_content"]).format(**parts)
 
 

@@ -317,12 +317,91 @@ def test_a_sequence_goes_on_from_batch_to_batch(tmp_path):
 
 def test_blocks_hold_every_sequence_once_whatever_their_size(monkeypatch):
     sequences = Sequences(songs=np.arange(10), starts=np.array([0, 3, 7]), ends=np.array([3, 7, 10]),
-                          times=np.zeros(3, np.int64), groups=np.arange(3))  # fmt: skip
+                          times=np.zeros(3, np.int64), groups=np.arange(3), histories=np.arange(3))  # fmt: skip
     for rows_per_block in (1, 3, 4, 8, 100):
         monkeypatch.setattr(reading, "ROWS_PER_BLOCK", rows_per_block)
         blocks = list(sequences.blocks())
         assert np.concatenate([songs for songs, _ in blocks]).tolist() == list(range(10))
         assert sum(len(offsets) - 1 for _, offsets in blocks) == 3
+
+
+# --- histories ---------------------------------------------------------------------------------------------------------------
+
+# Sessions of u, whose ids sort as 10, 11, 2, 3, with a list that stands between them by its id; 11 is too short.
+SESSIONS = """SELECT sequence_id, song_id, day::timestamptz AS listened_at, history_id FROM (VALUES
+    ('listen:t', 'd', '2020-01-09Z', NULL), ('listen:t', 'a', '2020-01-09Z', NULL),
+    ('listen:u:10', 'd', '2020-01-07Z', 'u'), ('listen:u:10', 'c', '2020-01-07Z', 'u'), ('listen:u:11', 'd', '2020-01-08Z', 'u'),
+    ('listen:u:17', 'd', '2020-01-01Z', NULL), ('listen:u:17', 'a', '2020-01-01Z', NULL),
+    ('listen:u:2', 'a', '2020-01-02Z', 'u'), ('listen:u:2', 'b', '2020-01-02Z', 'u'), ('listen:u:2', 'c', '2020-01-02Z', 'u'),
+    ('listen:u:3', 'b', '2020-01-03Z', 'u'), ('listen:u:3', 'c', '2020-01-03Z', 'u')
+) AS written (sequence_id, song_id, day, history_id)"""
+
+
+def decoded_sequences(config: Config, snapshot: dataset.Snapshot) -> list[str]:
+    songs = load_encoders(config.preprocessing.encoders_folder).songs
+    return ["".join(songs.decode(snapshot.sequences[first:end])) for first, end in itertools.pairwise(snapshot.offsets)]
+
+
+def test_sessions_of_one_listener_stand_side_by_side_in_time_where_the_first_id_stands(configure):
+    config = configure(songs=SONGS, sequences=SESSIONS, train_size=0.6)
+    snapshot = run(config)
+    assert decoded_sequences(config, snapshot) == ["da", "abc", "bc", "dc", "da"]
+    assert snapshot.offsets.tolist() == [0, 2, 5, 7, 9, 11]
+    assert (snapshot.policy, snapshot.split.tolist()) == ("time", [VALIDATION, TRAIN, TRAIN, TEST, TRAIN])
+    assert snapshot.history_starts.tolist() == [0, 2, 2, 2, 9]
+
+
+@pytest.mark.parametrize("order", ["sequence_id", "sequence_id DESC", "md5(sequence_id)", "listened_at"])
+def test_sessions_stand_so_whatever_the_order_of_the_query_is(configure, order):
+    as_written, ordered = (
+        run(configure(songs=SONGS, sequences=query)).manifest["files"]
+        for query in (SESSIONS, f"SELECT * FROM ({SESSIONS}) AS session ORDER BY {order}, song_id <> 'd', song_id")
+    )
+    assert as_written == ordered
+
+
+@pytest.mark.parametrize("time", ["NULL", "'2020-01-01Z'"])
+def test_sessions_of_one_time_or_of_none_keep_the_order_of_their_ids(configure, time):
+    sequences = f"SELECT sequence_id, song_id, {time}::timestamptz AS listened_at, history_id FROM ({SESSIONS}) AS session"
+    config = configure(songs=SONGS, sequences=sequences, split_seed=1)
+    snapshot = run(config)
+    assert decoded_sequences(config, snapshot) == ["da", "dc", "abc", "bc", "da"]
+    assert (snapshot.policy, snapshot.split.tolist()) == ("sequence", [TRAIN, TRAIN, VALIDATION, TEST, TRAIN])
+    assert snapshot.history_starts.tolist() == [0, 2, 2, 7, 9]
+
+
+def test_listens_of_the_schema_music_reach_back_to_the_listeners_first(configure):
+    config = configure(train_size=0.8)
+    listens = """INSERT INTO music.listen (user_id, song_id, listened_at)
+        SELECT user_id, 's' || song, '2020-01-01Z'::timestamptz + hour * INTERVAL '2 hours' + song * INTERVAL '1 minute'
+        FROM (VALUES ('u', 0, 11), ('v', 3, 5)) AS listener (user_id, first, last), generate_series(first, last) AS hour,
+            generate_series(1, 2) AS song"""
+    execute(config.database.url, MUSIC + listens)
+    snapshot = run(config)
+    # Twelve sessions of u, then three of v, each of two songs, then the playlists, whose ids come after.
+    assert snapshot.policy == "time"
+    assert snapshot.history_starts.tolist() == [0] * 12 + [24] * 3 + [30, 33, 35, 37]
+
+
+def test_without_histories_nothing_is_other_than_with_none_of_them(configure):
+    without, with_nulls = (
+        run(configure(songs=SONGS, sequences=f"SELECT sequence_id, song_id, listened_at{history} FROM ({SESSIONS}) AS session"))
+        for history in ("", ", NULL::uuid AS history_id")
+    )
+    assert without.manifest["files"] == with_nulls.manifest["files"]
+    assert without.history_starts.tolist() == without.offsets[:-1].tolist()
+
+
+def test_leave_one_out_knows_no_histories(configure):
+    sequences = rows("sequence_id, song_id, history_id", *(f"({number}, '{song}', 7)" for number in (1, 2) for song in "abcd"))
+    snapshot = run(configure(songs=SONGS, sequences=sequences, split="leave_one_out"))
+    assert snapshot.history_starts.tolist() == [0, 4]
+
+
+def test_a_history_id_must_be_an_id(configure):
+    sequences = SEQUENCES.replace("SELECT *", "SELECT *, 0.5::real AS history_id")
+    with pytest.raises(SchemaError, match=r"history_id in sequences\.sql is float4: an id is a whole number, a text or a uuid"):
+        run(configure(songs=SONGS, sequences=sequences))
 
 
 # --- split -------------------------------------------------------------------------------------------------------------------

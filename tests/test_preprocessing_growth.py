@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 
 import preprocessing
 from config import PROJECT_ROOT, Config, DatabaseConfig, PreprocessingConfig
-from dataset import TRAIN, Snapshot, open_snapshot
+from dataset import TRAIN, Snapshot, file_digest, open_snapshot
 from errors import SchemaError
+from preparation import growth
 from preprocessing import is_stale, preprocess, refresh
 from preprocessing_utils import load_encoders
 from storage.connections import connect
@@ -34,7 +36,7 @@ TYPES = {
     "uuid": lambda number: UUID(int=number * 7919 % 1000),
 }
 SONGS = "SELECT song_id, artist_id, album_id, tempo, time_signature FROM song ORDER BY song_id"
-SEQUENCES = """SELECT sequence_id, song_id, place AS position, {key}, group_id, is_recommended FROM play
+SEQUENCES = """SELECT sequence_id, song_id, place AS position, {key}, group_id, history_id, is_recommended FROM play
 ORDER BY {order}, place"""
 
 
@@ -76,7 +78,7 @@ class History:
             connection.execute(
                 f"CREATE TABLE song (song_id {self.id_type}, artist_id text, album_id int, tempo real, time_signature int);"
                 f"CREATE TABLE play (row_id bigserial, sequence_id {self.id_type}, song_id {self.id_type}, place int,"
-                " listened_at timestamptz, group_id text, is_recommended boolean)"
+                f" listened_at timestamptz, group_id text, history_id {self.id_type}, is_recommended boolean)"
             )
 
     def grow(self, n_songs: int, n_sequences: int, n_longer: int) -> None:
@@ -97,12 +99,12 @@ class History:
             self._play(len(self.sequences) - 1, rng.randint(1, 6), plays)
         for place in rng.sample(range(len(self.sequences)), min(n_longer, len(self.sequences))):
             self._play(place, rng.randint(1, 3), plays)
-        plays += [(None, self._id(1), 0, self._time(), None, None)] * rng.randint(0, 1)
+        plays += [(None, self._id(1), 0, self._time(), None, None, None)] * rng.randint(0, 1)
         with connect(self.url) as connection, connection.cursor() as cursor:
             cursor.executemany("INSERT INTO song VALUES (%s, %s, %s, %s, %s)", songs)
             cursor.executemany(
-                "INSERT INTO play (sequence_id, song_id, place, listened_at, group_id, is_recommended)"
-                " VALUES (%s, %s, %s, %s, %s, %s)",
+                "INSERT INTO play (sequence_id, song_id, place, listened_at, group_id, history_id, is_recommended)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s)",
                 plays,
             )
             measured = [(80.0 + rng.randint(0, 50), self._id(song)) for song in rng.sample(self.songs, 2)]
@@ -110,10 +112,11 @@ class History:
 
     def _play(self, index: int, n: int, plays: list[tuple[Any, ...]]) -> None:
         number, length, group = self.sequences[index]
+        history = self._id(number % 4) if number % 4 else None  # three listeners, and a fourth of the sequences is nobody's
         for place in range(length, length + n):
             song = None if self.rng.random() < 0.05 else self._id(self.rng.choice(self.songs))
             proposed = self.rng.choice([None, False, False, True])
-            plays.append((self._id(number), song, place, self._time(), group, proposed))
+            plays.append((self._id(number), song, place, self._time(), group, history, proposed))
         self.sequences[index] = (number, length + n, group)
 
     def _id(self, number: int) -> Any:
@@ -137,6 +140,7 @@ def decoded(snapshot: Snapshot, config: Config) -> dict[str, Any]:
                       for first, end in itertools.pairwise(snapshot.offsets.tolist())],
         "split": snapshot.split.tolist(),
         "lists": snapshot.lists.tolist(),
+        "history_starts": snapshot.history_starts.tolist(),
         "songs": of_songs,
         "artists": set(encoders.artists.ids.to_pylist()),
         "albums": set(encoders.albums.ids.to_pylist()),
@@ -201,6 +205,7 @@ def history(database_url, tmp_path):
         ("DELETE FROM play WHERE row_id = (SELECT max(row_id) FROM play WHERE sequence_id = 3)", "rows were deleted"),
         ("UPDATE play SET song_id = 1 + song_id % 12 WHERE sequence_id = 4", "rows with no later .* have changed"),
         ("UPDATE play SET group_id = 'other' WHERE sequence_id = 4", "have changed"),
+        ("UPDATE play SET history_id = 7 WHERE sequence_id = 4", "have changed"),
         ("UPDATE play SET listened_at = now() WHERE sequence_id = 4", "rows were deleted, or came with an earlier one"),
         ("INSERT INTO play (sequence_id, song_id, listened_at) VALUES (77, 1, '2020-01-01 05:00Z')", "with an earlier one"),
         ("INSERT INTO play (sequence_id, song_id) VALUES (77, 1)", "or came with an earlier one"),
@@ -223,6 +228,23 @@ def test_what_a_mark_cannot_see_leads_to_a_full_run(history, tmp_path, caplog, c
     assert preprocess(other, history.url, progress=False, full=True).digest == grown.digest
     told = [message for message in caplog.messages if message.startswith("a full run: ")]
     assert re.search(reason, told[1]), told
+
+
+def test_new_sessions_alone_are_read_and_stand_behind_the_earlier_ones_of_their_listener(history, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    one, other = (configured(history.url, tmp_path / name) for name in ("one", "other"))
+    before = preprocess(one, history.url, progress=False)
+    history.grow(0, 4, 0)
+    grown = preprocess(one, history.url, progress=False)
+    assert any(message.startswith("incremental: 4 sequences") for message in caplog.messages)
+    full = preprocess(other, history.url, progress=False, full=True)
+    assert decoded(grown, one) == decoded(full, other)
+    for snapshot in (before, grown):
+        # Split by time, every sequence reaches back to the first of its listener: 1, 2 and 3, which stand first by their ids.
+        firsts, n_sequences = np.unique(snapshot.history_starts, return_counts=True)
+        ends = [first + np.diff(snapshot.offsets)[snapshot.history_starts == first].sum() for first in firsts]
+        assert firsts.tolist() == [0, *ends[:-1]]
+        assert (n_sequences > 1).sum() == 3
 
 
 EXCHANGE = """UPDATE play AS here SET {column} = there.{column} FROM play AS there
@@ -339,6 +361,32 @@ def test_snapshots_that_keep_nothing_are_made_anew(history, tmp_path, caplog):
     (first.path / "manifest.json").write_text(json.dumps(manifest))
     assert preprocess(config, history.url, progress=False).digest == first.digest
     assert "a full run: the snapshot in use keeps nothing for an incremental run" in caplog.messages
+
+
+def test_snapshots_that_keep_no_histories_are_made_anew(history, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    config = configured(history.url, tmp_path / "one")
+    first = preprocess(config, history.url, progress=False)
+    kept = first.path / growth.SEQUENCES_READ
+    table = growth._read(kept).drop_columns("history_id")
+    kept.unlink()
+    growth._write(kept, table)  # as an earlier version wrote it
+    manifest = json.loads((first.path / "manifest.json").read_text())
+    manifest["attachments"][growth.SEQUENCES_READ] = file_digest(kept)
+    (first.path / "manifest.json").write_text(json.dumps(manifest))
+    history.grow(0, 1, 0)
+    preprocess(config, history.url, progress=False)
+    assert "a full run: the snapshot in use keeps no history_id" in caplog.messages
+
+
+def test_snapshots_of_an_earlier_format_are_made_anew(history, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    config = configured(history.url, tmp_path / "one")
+    first = preprocess(config, history.url, progress=False)
+    (first.path / "manifest.json").write_text(json.dumps({**first.manifest, "format_version": 2}))
+    assert preprocess(config, history.url, progress=False).digest == first.digest
+    [told] = [message for message in caplog.messages if message.startswith("a full run: snapshot")]
+    assert "has format 2, this version reads 3" in told
 
 
 # --- kill -9 -----------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ SELECT {columns} FROM ({query}
 
 -- name: high_water_mark
 -- Counts, the latest time and row, and a checksum that does not depend on the order of rows: the place is part of what is summed, and
--- so are time and group, which decide the split, and the mark of what we proposed, which may be left out.  A record is hashed as it is: faster than its text, and free of the session's zone.
+-- so are time and group, which decide the split, the history, and the mark of what we proposed, which may be left out.  A record is
+-- hashed as it is: faster than its text, and free of the session's zone.
 WITH song AS (
     SELECT count(*) AS songs, sum(hashtextextended(row_of_song::text, 0)) AS content
     FROM ({songs}
@@ -82,7 +83,10 @@ FROM song CROSS JOIN sequence;
 -- What is summed of a row of the sequences query.  The hash of a record is a sum of its columns' hashes, so a sum over rows would
 -- stay the same where two of them exchange a song; hashed once more, it does not.
 hashtextextended(
-    hash_record_extended(ROW(sequence_id, song_id, {position}, {listened_at}, {group_id}, {is_recommended}), 0)::text, 0
+    hash_record_extended(
+        ROW(sequence_id, song_id, {position}, {listened_at}, {group_id}, {history_id}, {is_recommended}), 0
+    )::text,
+    0
 );
 
 -- name: newer_rows

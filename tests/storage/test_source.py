@@ -110,7 +110,7 @@ def test_playlists_and_sessions_come_in_their_order(database_url, music):
     ]
 
 
-def test_a_row_tells_its_time_and_group(database_url, music):
+def test_a_row_tells_its_time_its_group_and_its_history(database_url, music):
     rows = stream_sequences(database_url, MUSIC).read_all().to_pylist()
     assert rows[1] == {
         "sequence_id": "listen:u:1:0",
@@ -121,8 +121,10 @@ def test_a_row_tells_its_time_and_group(database_url, music):
         "skipped": False,
         "is_recommended": None,
         "group_id": None,
+        "history_id": "listen:u:1",
     }
     assert (rows[4]["group_id"], rows[4]["listened_at"]) == ("g", datetime(2024, 5, 1, 8, 0, tzinfo=UTC))
+    assert [row["history_id"] for row in rows[2:5]] == ["listen:u:1", "listen:v", None]
 
 
 @pytest.mark.parametrize(

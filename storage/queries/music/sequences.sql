@@ -1,7 +1,8 @@
 -- sequences: one row per song of a playlist or a listening session, ordered by sequence and place.
 --
 -- Required are sequence_id and song_id.  Rows of one sequence come together and in their order; position and listened_at (with
--- its time zone) tell more about it.  Versions of one list share a group_id and are never split between training and test.
+-- its time zone) tell more about it.  Versions of one list share a group_id and are never split between training and test; sessions
+-- of one listener share a history_id, so that what was heard before a session is known in it.
 --
 -- Listens become sequences `listen:<user>:<number>`: a session ends where the next song begins more than music.listening.session_gap
 -- (30 minutes) later.  What the listener skipped is in none: it is not what anybody wanted to hear next.
@@ -21,7 +22,8 @@ SELECT
     NULL::integer AS ms_played,
     NULL::boolean AS skipped,
     NULL::boolean AS is_recommended,
-    playlist.group_id
+    playlist.group_id,
+    NULL::text AS history_id
 FROM music.playlist_song
 JOIN music.playlist ON playlist.playlist_id = playlist_song.playlist_id
 UNION ALL
@@ -33,7 +35,8 @@ SELECT
     ms_played,
     skipped,
     is_recommended,
-    NULL AS group_id
+    NULL AS group_id,
+    'listen:' || user_id AS history_id
 FROM listen
 WINDOW in_time AS (PARTITION BY user_id ORDER BY listened_at, song_id)
 ORDER BY sequence_id, position;
