@@ -71,8 +71,8 @@ log = logging.getLogger("cli")
 
 DEMO_DATA = PROJECT_ROOT / "demo data"
 DEMO_SOURCE = "demo"  # in the column `source` of the schema music
-# Eight passes are where validation NDCG@10 of the demo data stops rising; the minutes are a cap for slow machines.
-DEMO_TRAINING: Mapping[str, Any] = {"num_epochs": 8, "minutes": 1.5}
+# Six passes are where validation NDCG@10 of the demo data stops rising; the minutes are a cap for slow machines.
+DEMO_TRAINING: Mapping[str, Any] = {"num_epochs": 6, "minutes": 1.5}
 Score = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 

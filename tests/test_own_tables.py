@@ -131,7 +131,7 @@ def small_config(folder):
         model=ModelConfig(seq_len=9, d_songs=16, d_albums=8, d_artists=8, d_ff=32, N=1, heads=2),
         memory=MemoryConfig(neighbours=4, near_reach=3, same_reach=7),
         training=TrainingConfig(
-            num_epochs=6, batch_size=16, lr=0.01, warmup_steps=5, threads=1, device="cpu", model_folder=folder / "models"
+            num_epochs=12, batch_size=16, lr=0.003, warmup_steps=5, threads=1, device="cpu", model_folder=folder / "models"
         ),
     )
 
