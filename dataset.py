@@ -437,6 +437,7 @@ class Windows(NamedTuple):
     ends: Tensor  # where the window ends; it reaches back up to row_len songs, but not before `firsts`
     lists: Tensor  # the list that the window's sequence is a version of
     only_last: Tensor  # bool: only the last song is hidden
+    own: Tensor  # songs before its end that belong to the window's sequence, and may be hidden
 
     def take(self, rows: Tensor | slice) -> "Windows":
         """Some of the windows."""
@@ -520,7 +521,7 @@ class TrainingRows:
         earliest = torch.minimum(torch.maximum(self.starts[sequence] + 2, ends - self.seq_len + 1), ends)
         moved = earliest + (torch.rand(len(ends), generator=generator) * (ends - earliest + 1)).long()
         ends = torch.where(only_last, torch.minimum(moved, ends), ends)
-        windows = Windows(firsts, ends, self.lists[sequence], only_last)
+        windows = Windows(firsts, ends, self.lists[sequence], only_last, ends - self.starts[sequence])
         order = torch.randperm(len(ends), generator=generator)
         order = self._sort_within_pools(order, (ends - firsts).clamp(max=self.row_len), batch_size * BATCHES_PER_POOL)
         numbers = torch.randperm(math.ceil(len(order) / batch_size), generator=generator)
@@ -566,9 +567,10 @@ def mask(windows: Windows, seq_len: int, config: TrainingConfig, generator: torc
     """Choose what to hide for the cloze objective (BERT4Rec, Sun et al. 2019, section 3.6).
 
     Where `only_last` says so it is the last song alone, as it is when the model is used; in the other rows each of the last
-    `seq_len` places is hidden with `cloze_probability`, at least one.
+    `seq_len` places is hidden with `cloze_probability`, at least one.  What stands in the history is not hidden: the lists that
+    it belongs to are not left out of what a memory looks up.
     """
-    lengths = (windows.ends - windows.firsts).clamp(max=seq_len)  # (B,)
+    lengths = windows.own.clamp(max=seq_len)  # (B,)
     back = torch.arange(int(lengths.max()))
     chance = torch.rand(len(lengths), len(back), generator=generator).masked_fill(back >= lengths[:, None], 2.0)
     hidden = chance < config.cloze_probability

@@ -240,6 +240,8 @@ class CountedRelations(Source):
         widths = [column.shape[1] for column in columns]
         rows = self._rows_of(columns)  # (M, W)
         songs, counts, totals = self._look_up(rows, origin)
+        # What an edition lacks is not found: that it is listed at all would tell a training row of its own fold.
+        songs = songs.masked_fill_(counts == 0, PAD)
         found = distinct(songs.flatten(1), song_plays.shape[1], [songs.shape[2] * width for width in widths])
         per_list = 1 / (totals + 1)
         factors = torch.stack([per_list, per_list.sqrt(), torch.ones_like(totals)])  # (3, M, W)
@@ -411,7 +413,7 @@ class HeardBefore(Source):
         match = self.kernel.clamp(min=0).flatten() @ stands.flatten(1, 2).to(self.kernel.dtype)  # (M, W)
         distance = torch.arange(1, W + 1, device=heard.device)
         match = match * self.fading[distance.log2().long()].exp()
-        found = distinct(heard * (heard >= FIRST_NUMBER), song_plays.shape[1])
+        found = distinct(heard * ((heard >= FIRST_NUMBER) & (match > 0)), song_plays.shape[1])
         total = added_up(match[None], None, found) * (found.keys != PAD)
         return Evidence(found.keys, total, self.WEIGHING)
 
@@ -472,6 +474,7 @@ class NearestLists(Source):
         songs = take(self.songs, self.starts[nearest], self.piece_width)
         songs &= rows_of(self.kept_songs, self.lengths[nearest])  # (M, N, songs of a piece)
         is_like, log_similarity = similarity > 0, similarity.clamp(min=1e-6).log()
+        songs = songs * is_like[..., None]  # the others fill up the number of neighbours, with the row's own list among them
         weights = torch.softmax((self.sharpness[:, None, None] * log_similarity).masked_fill(~is_like, -1e4), dim=2) * is_like
         by_place = self.offset.exp()[:, self.column_of_offset]  # (2, piece_width + 1, piece_width)
         last = self._place_of_last(songs, context[:, 0])  # (M, N)

@@ -65,6 +65,20 @@ def test_a_snapshot_reads_back_as_it_was_written(tmp_path):
     assert [part.tolist() for part in snapshot.part(VALIDATION)] == [[4, 3], [0, 2]]
 
 
+def test_a_sequence_has_a_history_where_one_is_given(tmp_path):
+    small_snapshot(tmp_path)
+    assert open_snapshot(tmp_path, verify=True).history_starts.tolist() == [0, 3, 5]  # its own first rows: none
+    small_snapshot(tmp_path, history_starts=np.array([0, 3, 3], np.int32))
+    assert open_snapshot(tmp_path, verify=True).history_starts.tolist() == [0, 3, 3]
+
+
+def test_histories_of_other_sequences_are_refused(tmp_path):
+    path = small_snapshot(tmp_path).path / "history_starts.npy"
+    np.save(path, np.array([0, 3]))
+    with pytest.raises(SnapshotError, match="run preprocessing"):
+        open_snapshot(tmp_path)
+
+
 def test_a_second_version_takes_the_place_of_the_first(tmp_path):
     first = small_snapshot(tmp_path)
     second = small_snapshot(tmp_path, source={"rows": 8})
@@ -305,9 +319,10 @@ def test_a_row_comes_from_its_list_and_looks_up_the_edition_without_it():
 
 def test_lists_are_numbered_by_their_order_and_dealt_into_folds_of_one_size():
     assert numbered_lists(np.array([8, 8, 2, 30, 2])).tolist() == [1, 1, 0, 2, 0]
-    folds = fold_of_lists(10, 4)
-    assert sorted(np.bincount(folds).tolist()) == [2, 2, 3, 3]
-    assert folds.tolist() == fold_of_lists(10, 4).tolist() != sorted(folds.tolist())
+    assert fold_of_lists(10, 4).tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]  # neighbours, which are close in time, go together
+    assert set(np.bincount(fold_of_lists(1003, 8)).tolist()) == {125, 126}
+    assert fold_of_lists(2, 4).tolist() == [0, 2]
+    assert fold_of_lists(0, 4).tolist() == []
 
 
 @pytest.mark.parametrize("last_item_probability", [0.0, 1.0])
@@ -326,6 +341,58 @@ def test_rows_may_reach_further_back_than_what_is_hidden(last_item_probability):
             assert ((batch.songs != PAD).sum(1) == (last - 2).clamp(max=L)).all()  # all that came before, up to the tenth
             hidden |= set(batch.targets.tolist())
     assert hidden >= set(range(5, 33))
+
+
+def rows_with_history(*, row_len):
+    """Two histories: songs 3 to 22 in sequences of 12, 1 and 7 songs, songs 40 to 48 in one; the encoder reads ten of a row."""
+    flat = np.concatenate([np.arange(3, 23), np.arange(40, 49)]).astype(np.int32)
+    starts, ends = np.array([0, 12, 13, 20]), np.array([12, 13, 20, 29])
+    return TrainingRows(flat, starts, ends, 10, history_starts=np.array([0, 0, 0, 20]), row_len=row_len)
+
+
+OWN_SONGS = {0: range(3, 15), 2: range(16, 23), 3: range(40, 49)}  # by list; a single song makes no row
+
+
+def rows_of_lists(rows, last_item_probability):
+    """The list, the songs and the hidden songs of every row of some epochs."""
+    config = TrainingConfig(last_item_probability=last_item_probability, cloze_probability=0.4)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        for batch in batches_of(rows, 2, config, generator):
+            whole = batch.songs.flatten().index_copy(0, batch.places, batch.targets).view_as(batch.songs)
+            hidden = batch.songs == MASK
+            for number, songs, is_hidden in zip(batch.origin.lists.tolist(), whole, hidden, strict=True):
+                yield number, songs[songs != PAD].tolist(), songs[is_hidden].tolist()
+
+
+@pytest.mark.parametrize("last_item_probability", [0.0, 1.0])
+@pytest.mark.parametrize("row_len", [16, 10])
+def test_a_row_reaches_back_into_the_history_before_its_sequence(last_item_probability, row_len):
+    history = {0: 3, 2: 3, 3: 40}  # its first song
+    for number, songs, _ in rows_of_lists(rows_with_history(row_len=row_len), last_item_probability):
+        last = songs[-1]
+        assert last in OWN_SONGS[number]
+        expected = list(range(history[number], last + 1))[-row_len:]
+        assert songs == expected[-len(songs) :]
+        assert len(songs) == len(expected) or len(songs) >= 9  # the batch is as wide as its longest row needs
+
+
+@pytest.mark.parametrize("last_item_probability", [0.0, 1.0, 0.5])
+def test_songs_of_the_history_are_read_and_never_asked_for(last_item_probability):
+    """They are another list's, which the edition of this one has counted, or are held out."""
+    asked = {number: set() for number in OWN_SONGS}
+    for number, _, hidden in rows_of_lists(rows_with_history(row_len=16), last_item_probability):
+        assert hidden
+        asked[number] |= set(hidden)
+    assert [number for number, songs in asked.items() if not songs <= set(OWN_SONGS[number])] == []
+    assert all(set(OWN_SONGS[number][1:]) <= songs for number, songs in asked.items())  # all that have something before them
+
+
+def test_without_histories_rows_begin_with_their_sequence():
+    flat = np.arange(3, 23, dtype=np.int32)
+    plain = TrainingRows(flat, np.array([0, 12]), np.array([12, 20]), 10, row_len=16)
+    for number, songs, _ in rows_of_lists(plain, 0.5):
+        assert songs[0] == (3, 15)[number]
 
 
 def test_the_share_of_hidden_songs_is_the_one_asked_for():

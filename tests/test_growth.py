@@ -61,7 +61,9 @@ def model_over(snapshot, **memory):
     )
     settings = MemoryConfig(**{"near_reach": 3, "track_reach": 0, **memory})
     model = BERT4Rec(config, catalogue, build_memory(snapshot, settings, config.d_model))
-    torch.nn.init.normal_(model.memory.gate.weight, std=0.3)  # as if trained: gates that differ from place to place
+    judgement = model.memory.judgement
+    for weight in (model.memory.gate.weight, judgement.context.weight, judgement.out.weight):
+        torch.nn.init.normal_(weight, std=0.3)  # as if trained: gates and judgements that differ from place to place
     return model.eval()
 
 
@@ -128,7 +130,8 @@ def test_parameters_and_tables_by_song_are_shared_not_copied(model, grown):
     assert {parameter.data_ptr() for parameter in mine.values()} == {parameter.data_ptr() for parameter in theirs.values()}
     tables = {buffer.data_ptr() for buffer in grown.buffers()}
     names = [source.names for source in model.memory.sources]
-    assert names == [("after", "before", "next", "near"), ("artist", "album"), ("same",), ("lists",), ("again",)]
+    by_group = ("artist", "album", "unheard of artist", "unheard of album")
+    assert names == [("after", "before", "next", "near"), by_group, ("same",), ("lists",), ("again",)]
     for of_source, source in zip(names, model.memory.sources, strict=True):
         shared = [source.songs.data_ptr() in tables, source.starts.data_ptr() in tables] if of_source != ("again",) else []
         assert all(shared) if of_source[0] in ("after", "lists") else not any(shared)

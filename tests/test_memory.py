@@ -6,10 +6,10 @@ import torch
 
 import sums
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
+from judgement import Evidence
 from memory import (
     SHARPNESS_OF_LOG,
     CountedRelations,
-    Evidence,
     HeardBefore,
     ListIndex,
     Memory,
@@ -19,7 +19,7 @@ from memory import (
     Relations,
     Source,
 )
-from sums import added_up, distinct, take
+from sums import Weighing, added_up, distinct, take
 
 V = 12
 NO_PLAYS = torch.zeros(1, V)
@@ -67,8 +67,7 @@ def relation_of(full, *without_fold, reach=2, key_of_song=None):
 
 def signals_of(evidence):
     """(S, M, U) of one relation: what is left when all gates but one are 0."""
-    S = evidence.weighing.n_signals if evidence.weighing else len(evidence.amounts)
-    M = len(evidence.songs)
+    S, M = evidence.weighing.n_signals, len(evidence.songs)
     return torch.stack([evidence.weighed(torch.eye(S)[signal].expand(M, S)) for signal in range(S)])
 
 
@@ -456,30 +455,83 @@ def test_the_gradients_of_votes_are_right(way):
 
 
 class Fixed(Source):
-    """Finds the same songs at every place, with signals (S, songs)."""
+    """Finds the same songs at every place, with signals (S, songs): the logarithms of as many amounts."""
 
     names = ("fixed",)
 
     def __init__(self, reach, songs, signals, weights):
         super().__init__()
         self.reach, self.initial_weights = reach, weights
-        self.songs, self.signals = torch.tensor(songs), torch.tensor(signals)
+        self.songs, self.amounts = torch.tensor(songs), torch.tensor(signals).expm1()
+        S = len(signals)
+        self.WEIGHING = Weighing(plain=(None,) * S, logs=tuple(range(S)), sharpness=(1.0,) * S)
 
     def forward(self, place, origin, song_plays):
         M = len(place.row)
-        return Evidence(self.songs.expand(M, -1), self.signals[:, None].expand(-1, M, -1))
+        return Evidence(self.songs.expand(M, -1), self.amounts[:, None].expand(-1, M, -1), self.WEIGHING)
 
 
-def test_a_bonus_is_the_sum_of_signals_times_gates():
+def bonuses(looked_up):
+    """Song -> bonus at each place; a song stands there once, and where there is none nothing is added."""
+    songs, bonus = looked_up.songs.tolist(), looked_up.bonus.tolist()
+    for of_place, added in zip(songs, bonus, strict=True):
+        found = [song for song in of_place if song != PAD]
+        assert len(found) == len(set(found))
+        assert not any(more for song, more in zip(of_place, added, strict=True) if song == PAD)
+    return [{song: more for song, more in zip(*row, strict=True) if song != PAD} for row in zip(songs, bonus, strict=True)]
+
+
+def test_a_bonus_is_the_sum_of_signals_times_gates_over_all_sources(way):
+    """Both sources find song 8."""
     memory = Memory(2, [Fixed(3, [7, 8], [[1.0, 2.0], [0.0, 5.0]], (4.0, 0.2)), Fixed(9, [8], [[3.0]], (2.0,))], NO_PLAYS)
     assert memory.reach == 9
     queries = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     memory.gate.weight.data[:, 0] = torch.tensor([0.0, 1.5, -0.5])
-    songs, bonus = memory(torch.tensor([[3, MASK], [4, MASK]]), torch.tensor([1, 3]), queries)
+    looked_up = memory(torch.tensor([[3, MASK], [4, MASK]]), torch.tensor([1, 3]), queries)
     second, third = (math.log1p(math.expm1(weight) * math.exp(moved)) for weight, moved in ((0.2, 1.5), (2.0, -0.5)))  # softplus
-    assert songs.tolist() == [[7, 8, 8]] * 2
-    expected = [[4 * 1, 4 * 2 + 0.2 * 5, 2 * 3], [4 * 1, 4 * 2 + second * 5, third * 3]]
-    torch.testing.assert_close(bonus.detach(), torch.tensor(expected))
+    expected = [{7: 4 * 1, 8: 4 * 2 + 0.2 * 5 + 2 * 3}, {7: 4 * 1, 8: 4 * 2 + second * 5 + third * 3}]
+    assert bonuses(looked_up) == [pytest.approx(of_place, rel=1e-5) for of_place in expected]
+
+
+def test_gates_read_how_much_of_the_context_nobody_has_played_and_how_long_it_is():
+    """Songs 3 and 5 are played in all lists, without fold 1 song 3 alone; the last 50 songs are looked over."""
+    memory = Memory(2, [Fixed(60, [7], [[1.0]], (2.0,))], plays_of({3: 1, 5: 2}, {3: 1}))
+    memory.gate.weight.data[0, 2:] = torch.tensor([0.5, 0.7, 0.9])
+
+    def found(*contexts, editions=None):
+        songs = torch.tensor([[PAD] * (60 - len(context)) + [*context, MASK] for context in contexts])
+        origin = editions and origin_of(*((0, edition) for edition in editions))
+        places = torch.arange(1, len(contexts) + 1) * 61 - 1
+        return [of_place[7] for of_place in bonuses(memory(songs, places, torch.zeros(len(contexts), 2), origin))]
+
+    def expected(unheard, of_songs, last_is_unheard):
+        moved = 0.5 * unheard / of_songs + 0.7 * last_is_unheard + 0.9 * math.log(of_songs) / 4
+        return pytest.approx(math.log1p(math.expm1(2.0) * math.exp(moved)), rel=1e-5)
+
+    assert found([3, 4, 5], [3, 5, 4], [4, UNKNOWN], []) == [
+        expected(1, 3, 0),
+        expected(1, 3, 1),
+        expected(1, 1, 0),
+        expected(0, 1, 0),
+    ]
+    assert found([3, 4, 5], [3, 4, 5], editions=(1, 1)) == [expected(2, 3, 1)] * 2
+    assert found([4] * 10 + [3] * 25 + [4] * 25) == [expected(25, 50, 1)]
+
+
+def test_a_song_that_nothing_speaks_for_is_not_found():
+    """The lists of fold 1 alone have 7 after 3, that of fold 2 alone 8; one table has both, and tells no list what it listed."""
+    full = ({3: [7, 8]}, {3: [2, 1]}, {3: 3})
+    source = relation_of(full, ({3: [8]}, {3: [1]}, {3: 1}), ({3: [7]}, {3: [2]}, {3: 2}))
+    memory = Memory(2, [source], plays_of({7: 2, 8: 1}, {8: 1}, {7: 2}))
+    looked_up = memory(torch.tensor([[3, MASK]] * 2), torch.tensor([1, 3]), torch.zeros(2, 2), origin_of((0, 1), (1, 2)))
+    assert [set(found) for found in bonuses(looked_up)] == [{8}, {7}]
+
+
+def test_a_list_finds_none_of_its_songs_in_itself():
+    """List 0 is 4, 7, 3, and two other lists hold song 3: less than the four that may vote."""
+    memory = Memory(2, [NearestLists(small_index(), 4, 4)], plays_of({}, {}))
+    looked_up = memory(torch.tensor([[3, 4, MASK]]), torch.tensor([2]), torch.zeros(1, 2), origin_of((0, 1)))
+    assert set(bonuses(looked_up)[0]) == {3, 5, 8, 9, 10}
 
 
 def test_each_place_is_looked_up_as_part_of_its_own_row_and_origin():
@@ -490,7 +542,7 @@ def test_each_place_is_looked_up_as_part_of_its_own_row_and_origin():
             seen.append((place.context(2).tolist(), origin and [column.tolist() for column in origin]))
             return super().forward(place, origin, song_plays)
 
-    memory = Memory(2, [Watching(2, [7], [[1.0]], (1.0,))], NO_PLAYS)
+    memory = Memory(2, [Watching(2, [7], [[1.0]], (1.0,))], plays_of({}, {}, {}))
     rows, places = torch.tensor([[3, 4, MASK], [MASK, 6, MASK]]), torch.tensor([2, 3, 5])
     memory(rows, places, torch.zeros(3, 2), origin_of((10, 1), (20, 2)))
     memory(rows, places, torch.zeros(3, 2))
@@ -513,19 +565,12 @@ def test_the_prior_of_some_songs_is_that_of_the_whole():
     assert memory.prior_at(None, songs).equal(prior[0][songs])
 
 
-def test_the_normaliser_of_the_prior_is_the_sum_over_all_songs_of_training():
-    """Song 5 is in fold 1 alone, 6 and 8 are in no training list."""
-    plays = torch.tensor([[9.0, 9, 9, 1, 5, 5, 0, 2, 0], [9.0, 9, 9, 0, 5, 0, 0, 2, 0]])
-    memory = Memory(2, [Fixed(1, [7], [[1.0]], (1.0,))], plays)
-    expected = memory.prior()[:, [3, 4, 5, 7]].logsumexp(dim=1)
-    torch.testing.assert_close(memory.prior_normaliser(), expected)
-    gradients = [torch.autograd.grad(normaliser[1], memory.popularity)[0] for normaliser in (memory.prior_normaliser(), expected)]
-    torch.testing.assert_close(*gradients)
-
-
-def test_gradients_are_finite_where_nothing_is_found_and_reach_every_parameter_where_something_is():
+@pytest.mark.parametrize("judged", [0, 3])
+def test_gradients_are_finite_where_nothing_is_found_and_reach_every_parameter_where_something_is(judged):
     sources = [relation_of(({3: [7]}, {3: [2]}, {3: 4})), NearestLists(small_index(), 3, 4), HeardBefore(4)]
-    memory = Memory(2, sources, plays_of({3: 2}))
+    memory = Memory(2, sources, plays_of({3: 2}), judged)
+    if judged:
+        torch.nn.init.normal_(memory.judgement.out.weight)  # what was just made lets no gradient through
     nothing, something = [[PAD, PAD, PAD, MASK], [PAD, UNKNOWN, 11, MASK]], [[3, 5, 3, MASK], [PAD, PAD, PAD, MASK]]
     for rows in (nothing, something):
         memory.zero_grad()

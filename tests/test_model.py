@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
+from judgement import Evidence
 from losses import NegativeSampler
-from memory import Evidence, Memory, Origin, Source
+from memory import LookedUp, Memory, Origin, Source
 from model import GELU, BERT4Rec, Catalogue, Dropout, SelfAttention, drawn_mask
+from sums import Weighing
 
 SMALL = ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=2, heads=2, dropout_prob=0.0)
 
@@ -155,7 +157,8 @@ def test_the_gradients_of_many_targets_are_the_same_each_time():
 class Says(Source):
     """Speaks for song 7 with 2 and for song 11 with 0.5, wherever the context, `reach` songs back, holds song 4."""
 
-    name, initial_weights = "says", (1.0,)
+    names, initial_weights = ("says",), (1.0,)
+    WEIGHING = Weighing(plain=(None,), logs=(0,), sharpness=(1.0,))  # the logarithm of one amount
 
     def __init__(self, reach):
         super().__init__()
@@ -163,7 +166,8 @@ class Says(Source):
 
     def forward(self, place, origin, song_plays):
         holds = (place.context(self.reach) == 4).any(1)  # (M,)
-        return Evidence(torch.tensor([[7, 11]]).expand(len(holds), -1), (holds[:, None] * torch.tensor([2.0, 0.5]))[None])
+        said = holds[:, None] * torch.tensor([2.0, 0.5])
+        return Evidence(holds[:, None] * torch.tensor([7, 11]), said.expm1()[None], self.WEIGHING)
 
 
 def model_with_memory(reach=9, n_editions=1, encoder_weight=1.0):
@@ -185,6 +189,18 @@ def remembered(n_rows, edition=0, bonus=True):
     return scores[FIRST_NUMBER:].expand(n_rows, -1)
 
 
+def of_memory(*places):
+    """The memory's loss by definition: the scores of the songs found at each place, and its target; which may be none of them."""
+    losses = [math.log(sum(map(math.exp, found.values()))) - found[target] if target in found else 0 for found, target in places]
+    return torch.tensor(sum(losses) / len(places))
+
+
+def said_songs(edition=0):
+    """The memory's scores of the two songs that it finds where the context holds song 4."""
+    scores = remembered(1, edition)[0]
+    return {song: float(scores[song - FIRST_NUMBER]) for song in (7, 11)}
+
+
 @pytest.mark.parametrize("weight", [1.0, 0.3, 0.0])
 def test_scores_are_the_memorys_plus_the_weighed_encoders(weight):
     bare, full = model_with_memory(encoder_weight=weight)
@@ -197,12 +213,11 @@ def test_scores_are_the_memorys_plus_the_weighed_encoders(weight):
 @pytest.mark.parametrize("negatives", [None, drawn_once()])
 def test_encoder_and_memory_learn_by_losses_of_their_own_whatever_the_weight(negatives):
     bare, full = model_with_memory(n_editions=3, encoder_weight=0.3)
-    rows, places, targets = torch.tensor([[3, 4, MASK], [5, 6, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 8])
+    rows, places, targets = torch.tensor([[3, 4, MASK], [5, 6, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 7])
     of_encoder = F.cross_entropy(bare.score(rows)[:, FIRST_NUMBER:], targets - FIRST_NUMBER)
     origin = Origin(lists=torch.tensor([5, 6]), editions=torch.tensor([2, 1]))
-    for given, editions in ((origin, (2, 1)), (None, (0, 0))):
-        scores = torch.cat([remembered(1, editions[0]), remembered(1, editions[1], bonus=False)])
-        expected = of_encoder + F.cross_entropy(scores, targets - FIRST_NUMBER)
+    for given, edition in ((origin, 2), (None, 0)):
+        expected = of_encoder + of_memory((said_songs(edition), 7), ({}, 7))
         torch.testing.assert_close(full(rows, places, targets, origin=given, negatives=negatives), expected)
 
 
@@ -308,27 +323,60 @@ def test_features_are_standardised_without_the_gaps():
     assert torch.allclose(projection.mean, catalogue.song_features[[3, 4, 6, 7]].mean(0))
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
-def test_the_memory_is_compared_among_all_songs_also_with_smoothing(label_smoothing):
-    bare, full = model_with_memory(n_editions=3)
+def test_labels_are_smoothed_for_the_encoder_alone():
+    bare, full = model_with_memory()
     rows, places, targets = torch.tensor([[3, 4, MASK], [5, 6, MASK]]), torch.tensor([2, 5]), torch.tensor([7, 8])
-    of_encoder = F.cross_entropy(bare.score(rows)[:, FIRST_NUMBER:], targets - FIRST_NUMBER, label_smoothing=label_smoothing)
-    scores = torch.cat([remembered(1), remembered(1, bonus=False)])
-    expected = of_encoder + F.cross_entropy(scores, targets - FIRST_NUMBER, label_smoothing=label_smoothing)
-    torch.testing.assert_close(full(rows, places, targets, label_smoothing=label_smoothing), expected)
+    of_encoder = F.cross_entropy(bare.score(rows)[:, FIRST_NUMBER:], targets - FIRST_NUMBER, label_smoothing=0.3)
+    expected = of_encoder + of_memory((said_songs(), 7), ({}, 8))
+    torch.testing.assert_close(full(rows, places, targets, label_smoothing=0.3), expected)
+
+
+def test_the_memory_is_compared_among_what_it_found_at_the_places_whose_target_is_there():
+    """Three editions; the last place but one does not find its target, and at the last nothing is found."""
+    _, full = model_with_memory(n_editions=3)
+    found = [{7: 2.0, 3: 0.5, 9: 0.0}, {11: 1.5}, {3: 4.0, 4: 0.1, 8: 3.0}, {5: 1.0, 6: 2.0}, {}]
+    editions, targets = [0, 2, 1, 0, 1], [9, 11, 4, 7, 3]
+    songs = [[PAD, *of_place, *[PAD] * (4 - len(of_place))] for of_place in found]
+    bonus = [[0.0, *of_place.values(), *[0.0] * (4 - len(of_place))] for of_place in found]
+    looked_up = LookedUp(torch.tensor(songs), torch.tensor(bonus))
+    priors = [remembered(1, edition, bonus=False)[0].tolist() for edition in editions]
+    scores = [
+        {song: more + prior[song - FIRST_NUMBER] for song, more in of_place.items()}
+        for of_place, prior in zip(found, priors, strict=True)
+    ]
+    expected = of_memory(*zip(scores, targets, strict=True))
+    assert expected > 0.5
+    torch.testing.assert_close(full._memory_loss(looked_up, torch.tensor(editions), torch.tensor(targets)), expected)
+
+
+def test_a_place_that_found_its_target_teaches_and_another_one_does_not():
+    _, full = model_with_memory()
+    songs, bonus = torch.tensor([[7, 11, PAD], [7, 11, PAD]]), torch.tensor([[2.0, 0.5, 0.0]] * 2, requires_grad=True)
+    full._memory_loss(LookedUp(songs, bonus), None, torch.tensor([7, 8])).backward()
+    taught, untaught = bonus.grad.tolist()
+    scores = said_songs()
+    share = math.exp(scores[11]) / (math.exp(scores[7]) + math.exp(scores[11]))
+    assert taught == pytest.approx([-share / 2, share / 2, 0])
+    assert untaught == [0, 0, 0]
+
+
+def test_a_song_that_is_not_of_training_is_no_rival_in_the_memorys_loss():
+    """Song 5 is a gap among the fitted ones, 9 comes after them."""
+    full = BERT4Rec(SMALL, with_gaps(), Memory(16, [Says(9)], torch.zeros(1, 12)))
+    found = {7: 1.0, 5: 8.0, 9: 9.0, 4: 0.5}
+    looked_up = LookedUp(torch.tensor([list(found)]), torch.tensor([list(found.values())]))
+    loss = full._memory_loss(looked_up, None, torch.tensor([7]))
+    torch.testing.assert_close(loss, of_memory(({7: 1.0, 4: 0.5}, 7)))
 
 
 def test_a_huge_bonus_leaves_the_memorys_loss_finite():
     _, full = model_with_memory()
     full.memory.gate.bias.data.fill_(500.0)
-    rows, places = torch.tensor([[3, 4, MASK], [5, 4, MASK]]), torch.tensor([2, 5])
-    scores = remembered(2, bonus=False).clone()
-    scores[:, 7 - FIRST_NUMBER] += 1000.0
-    scores[:, 11 - FIRST_NUMBER] += 250.0
-    expected = F.cross_entropy(scores, torch.tensor([7, 8]) - FIRST_NUMBER)
-    full.memory.gate.weight.data.zero_()
+    rows, places, targets = torch.tensor([[3, 4, MASK], [5, 4, MASK]]), torch.tensor([2, 5]), torch.tensor([11, 7])
     looked_up = full.memory(rows, places, torch.zeros(2, 16))
-    torch.testing.assert_close(full._memory_loss(looked_up, None, torch.tensor([7, 8])), expected)
+    scores = remembered(1, bonus=False)[0]
+    lead = float(scores[7 - FIRST_NUMBER] + 1000 - scores[11 - FIRST_NUMBER] - 250)  # of song 7, which is asked for once
+    torch.testing.assert_close(full._memory_loss(looked_up, None, targets), torch.tensor(lead / 2))
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.001, 0.999])

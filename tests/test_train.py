@@ -392,13 +392,30 @@ def test_only_the_matrices_of_the_encoder_decay_and_the_memory_learns_faster(wor
 
 
 def test_label_smoothing_reaches_the_loss(world, tmp_path):
+    """Song 5 leads all others by 10, and is always asked for: half of its probability lies on all 20 songs alike."""
     losses = []
     for share in (0.0, 0.5):
         with trainer_of(world, tmp_path, label_smoothing=share, unknown_song_probability=0.0) as trainer:
             trainer.model.eval()  # no dropout
-            loss, _ = trainer._step(next(iter(trainer._parts())), torch.Generator().manual_seed(0))
+            trainer.model.bias.data[5] = 10.0
+            part = next(iter(trainer._parts()))
+            asked = dataclasses.replace(part.batch, targets=torch.full_like(part.batch.targets, 5))
+            loss, _ = trainer._step(part._replace(batch=asked), torch.Generator().manual_seed(0))
             losses.append(float(loss))
-    assert losses[1] > losses[0] + 1  # half of the target's probability lies on all songs alike
+    assert losses[1] - losses[0] == pytest.approx(0.5 * 10 * 19 / 20, abs=0.3)  # and what an untrained encoder adds
+
+
+def test_training_rows_reach_into_the_history_before_their_sequence(world, tmp_path):
+    """Each list of seven songs has the one before it as its history, whatever the part that it is in."""
+    config, snapshot = small_config(world), open_snapshot(world / "snapshot")
+    starts, _ = snapshot.ranges(TRAIN)
+    history_starts = np.maximum(snapshot.offsets[:-1] - 7, 0)
+    with process_group(config.training) as process:
+        plain = train.training_rows(config, snapshot, process, 20)
+        longer = train.training_rows(config, dataclasses.replace(snapshot, history_starts=history_starts), process, 20)
+    assert plain.firsts.tolist() == starts.tolist()
+    assert longer.firsts.tolist() == [max(start - 7, 0) for start in starts.tolist()]
+    assert (longer.starts.tolist(), longer.lists.tolist()) == (starts.tolist(), plain.lists.tolist())
 
 
 def test_the_same_second_and_seed_make_two_runs(world, tmp_path, monkeypatch):

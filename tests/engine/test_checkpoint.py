@@ -93,6 +93,20 @@ def test_a_stored_model_scores_exactly_as_before_and_keeps_only_the_full_edition
     assert loaded.memory.sources[0].fold_counts is None
 
 
+@pytest.mark.parametrize("judged", [0, 3])
+def test_a_stored_model_judges_as_many_songs_as_before(trained, tmp_path, judged):
+    config, snapshot = small_config(trained[0]), open_snapshot(trained[0] / "snapshot")
+    config = dataclasses.replace(config, memory=dataclasses.replace(config.memory, judged=judged))
+    model = build_model(config, snapshot, torch.from_numpy(snapshot.training_plays())).eval()
+    save_catalogue(tmp_path, model)
+    write_json(tmp_path / SETTINGS, {})
+    save_checkpoint(tmp_path, epoch=1, model=model, training_state={}, metrics={}, encoders_digest="", snapshot_digest="")
+    loaded = load_checkpoint(tmp_path).model
+    assert (0 if loaded.memory.judgement is None else loaded.memory.judgement.most) == judged
+    rows = torch.tensor([[3, 4, 5, MASK], [13, 14, 13, MASK]])
+    assert torch.equal(loaded.score(rows), model.score(rows))
+
+
 def test_gaps_among_the_fitted_songs_are_stored_with_the_catalogue(trained, tmp_path):
     config, snapshot = small_config(trained[0]), open_snapshot(trained[0] / "snapshot")
     plays = torch.from_numpy(snapshot.training_plays())
@@ -111,8 +125,8 @@ def test_gaps_among_the_fitted_songs_are_stored_with_the_catalogue(trained, tmp_
 def test_a_checkpoint_of_an_earlier_format_is_refused_by_its_number(run):
     folder = find_checkpoint(run)
     described = json.loads((folder / "checkpoint.json").read_text())
-    (folder / "checkpoint.json").write_text(json.dumps({**described, "format_version": 2}))
-    with pytest.raises(CheckpointError, match=r"has format 2 \(this version reads 3\)"):
+    (folder / "checkpoint.json").write_text(json.dumps({**described, "format_version": 3}))
+    with pytest.raises(CheckpointError, match=r"has format 3 \(this version reads 4\)"):
         load_checkpoint(run)
 
 
@@ -144,7 +158,7 @@ def test_a_foreign_folder_is_refused(tmp_path):
         load_checkpoint(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("described", ['{"format_version": 3}', "[]", '"epoch"'])
+@pytest.mark.parametrize("described", ['{"format_version": 4}', "[]", '"epoch"'])
 def test_a_foreign_description_beside_weights_is_refused(tmp_path, described):
     (tmp_path / "checkpoint.json").write_text(described)
     (tmp_path / "weights.safetensors").write_bytes(b"")

@@ -16,7 +16,7 @@ SPLIT = [TRAIN, TRAIN, VALIDATION, TEST, TEST]
 CONFIG = EvaluationConfig(last_share=0.2, allow_repeats="no")
 
 
-def snapshot_of(folder, lists=(*TRAINING, *HELD_OUT), split=SPLIT, policy="sequence"):
+def snapshot_of(folder, lists=(*TRAINING, *HELD_OUT), split=SPLIT, policy="sequence", history_starts=None):
     zeros = np.zeros(V, np.int32)
     return write_snapshot(
         folder,
@@ -24,7 +24,7 @@ def snapshot_of(folder, lists=(*TRAINING, *HELD_OUT), split=SPLIT, policy="seque
         n_fitted_songs=8, n_fitted_albums=3, n_fitted_artists=3, n_albums=3, n_artists=3,
         sequences=np.concatenate(lists).astype(np.int32),
         offsets=np.concatenate([[0], np.cumsum([len(songs) for songs in lists])]),
-        split=np.array(split), encoders_digest="", source={}, policy=policy,
+        split=np.array(split), encoders_digest="", source={}, policy=policy, history_starts=history_starts,
     )  # fmt: skip
 
 
@@ -91,6 +91,27 @@ def test_songs_of_the_training_part_are_warm_and_unknown_ones_are_not(tmp_path):
     assert np.flatnonzero(held.trained).tolist() == [3, 4, 5]
     parts = held.judge(always(8)).parts
     assert {name: part.n_tasks for name, part in parts.items()} == {"cold": 2}  # UNKNOWN and 8
+
+
+@pytest.mark.parametrize(("repeats", "prefixes"), [("yes", [[3, 4, 6, 3], [4]]), ("no", [[3], [4]])])
+def test_a_history_is_read_where_songs_may_come_again(tmp_path, repeats, prefixes):
+    """The list 3, 8 has the second one as its history: rows 3 to 5 of 3, 4, 5, 3, 4, 6, 3, 8, 4, 9."""
+    lists, split = [[3, 4, 5], [3, 4, 6], [3, 8], [4, 9]], [TRAIN, TRAIN, TEST, TEST]
+    snapshot = snapshot_of(tmp_path, lists=lists, split=split, history_starts=np.array([0, 3, 3, 8]))
+    held = held_out(snapshot, TEST, dataclasses.replace(CONFIG, allow_repeats=repeats))
+    assert [songs.tolist() for songs in held.tasks.prefixes()] == prefixes
+    assert held.tasks.targets.tolist() == [8, 9]
+    asked = []
+    held.judge(lambda prefixes: asked.extend(songs.tolist() for songs in prefixes) or always(8)(prefixes))
+    assert sorted(asked) == sorted(prefixes)
+
+
+def test_with_leave_one_out_a_history_stands_before_the_song_that_is_hidden(tmp_path):
+    snapshot = snapshot_of(
+        tmp_path, lists=[[3, 4, 5], [3, 4, 6, 3]], split=[TRAIN, TRAIN], policy="leave_one_out", history_starts=np.array([0, 0])
+    )
+    tasks = held_out(snapshot, VALIDATION, dataclasses.replace(CONFIG, allow_repeats="yes")).tasks
+    assert ([songs.tolist() for songs in tasks.prefixes()], tasks.targets.tolist()) == ([[3], [3, 4, 5, 3, 4]], [4, 6])
 
 
 def test_many_tasks_are_thinned_evenly(tmp_path):

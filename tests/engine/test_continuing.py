@@ -21,7 +21,7 @@ from tests.engine.small import N_SONGS, circle_lists, small_config, small_snapsh
 
 NO_MEMORY = MemoryConfig(
     after_reach=0, before_reach=0, next_reach=0, near_reach=0, lists=0, same_reach=0, again_reach=0, artist_reach=0,
-    album_reach=0, track_reach=0,
+    album_reach=0, unheard_reach=0, track_reach=0,
 )  # fmt: skip
 NEW_SONGS = 5
 
@@ -146,6 +146,7 @@ def test_what_the_memory_learned_is_carried_over_and_its_tables_are_counted_anew
     learned = dict(old.named_parameters())
     assert {name for name, _ in continued.named_parameters()} == set(learned)
     assert all(torch.equal(weight, learned[name]) for name, weight in continued.named_parameters())
+    assert learned["judgement.out.weight"].any()
     fresh = trainer_in(new, tmp_path, memory=None).model.memory
     assert any(not torch.equal(weight, learned[name]) for name, weight in fresh.named_parameters())
     tables = dict(fresh.named_buffers())
@@ -161,6 +162,28 @@ def test_a_source_that_the_old_memory_had_not_begins_anew(worlds, tmp_path):
     for name, origin in (("after", before), ("lists", before), ("next", new_ones)):  # a reach of 2 is another shape than one of 3
         assert all(torch.equal(part, other) for part, other in zip(now[name], origin[name], strict=True))
         assert not torch.equal(before[name][0], new_ones[name][0]) or name == "next"
+    assert not continued.judgement.out.weight.any()  # it reads other signals, also where there are as many of them
+    assert continued.judgement.signals.weight.shape != old.judgement.signals.weight.shape
+
+
+def test_a_judgement_of_as_many_relations_with_other_names_begins_anew(worlds, tmp_path):
+    new = worlds[1]
+    memory = dataclasses.replace(small_config(new).memory, artist_reach=0, unheard_reach=0)
+    renamed = dataclasses.replace(memory, album_reach=0, artist_reach=4)
+    with_albums = finished_run(worlds[0], memory, num_epochs=1, model_folder=tmp_path / "albums")
+    old = load_checkpoint(with_albums).model.memory
+    continued = trainer_in(new, tmp_path, memory=renamed, continue_from=with_albums).model.memory
+    assert continued.judgement.signals.weight.shape == old.judgement.signals.weight.shape
+    assert old.judgement.out.weight.any()
+    assert not continued.judgement.out.weight.any()
+
+
+def test_a_memory_that_judges_continues_one_that_does_not(worlds, tmp_path):
+    _, new, _, (_, run) = worlds
+    without = dataclasses.replace(small_config(new).memory, judged=0)
+    plain = finished_run(worlds[0], without, num_epochs=1, model_folder=tmp_path / "unjudged")
+    assert not trainer_in(new, tmp_path, memory=None, continue_from=plain).model.memory.judgement.out.weight.any()
+    assert trainer_in(new, tmp_path, memory=without, continue_from=run).model.memory.judgement is None
 
 
 def test_a_continued_run_trains_on_and_says_what_it_continues(worlds, tmp_path, continued):

@@ -11,8 +11,10 @@ from engine import fusion
 from engine.comparison import HeldOut
 from engine.fusion import weigh_encoder
 from evaluation.protocols import NextSongTask
-from memory import Evidence, Memory, Source
+from judgement import Evidence
+from memory import Memory, Source
 from model import BERT4Rec, Catalogue
+from sums import Weighing
 from tests.serving.small import small_encoders, small_model
 
 V = 16
@@ -21,7 +23,8 @@ V = 16
 class Says(Source):
     """Speaks at every place for the song that `speaks` maps the last one to, with its strength."""
 
-    name, reach, initial_weights = "says", 1, (1.0,)
+    names, reach, initial_weights = ("says",), 1, (1.0,)
+    WEIGHING = Weighing(plain=(None,), logs=(0,), sharpness=(1.0,))  # the logarithm of one amount
 
     def __init__(self, speaks):
         super().__init__()
@@ -30,7 +33,7 @@ class Says(Source):
     def forward(self, place, origin, song_plays):
         said = [self.speaks[last] for last in place.context(1)[:, 0].tolist()]
         songs, strength = (torch.tensor(column)[:, None] for column in zip(*said, strict=True))
-        return Evidence(songs, strength[None])
+        return Evidence(songs, strength.expm1()[None], self.WEIGHING)
 
 
 class Encoder(BERT4Rec):

@@ -99,7 +99,7 @@ def masked_rows(n_rows, hidden):
     """Rows of two songs each, hidden where `hidden` lists (row, songs behind it in the row)."""
     firsts = 2 * torch.arange(n_rows)
     row, back = torch.tensor(hidden).T
-    return Masked(Windows(firsts, firsts + 2, 10 * firsts, firsts < 0), row, back)
+    return Masked(Windows(firsts, firsts + 2, 10 * firsts, firsts < 0, firsts + 2), row, back)
 
 
 def test_a_share_holds_every_other_row_with_its_own_places():

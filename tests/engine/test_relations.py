@@ -261,6 +261,43 @@ def test_totals_are_lists_that_hold_the_artist_and_one(tmp_path):
     assert found["artist"].totals[0].tolist() == [1, 1, 1, 3, 2]  # artist 3 made songs 3 and 4, artist 4 song 5
 
 
+# --- songs that nobody has played
+
+
+def test_the_songs_of_an_artist_that_no_list_of_an_edition_holds_speak_for_themselves(tmp_path):
+    """Against counting list by list; song 6 is in the test part alone, and no list has song 9."""
+    rng = np.random.default_rng(3)
+    artist, album = np.array([0, 1, 2, 3, 3, 4, 3, 2, 4, 3]), np.array([0, 1, 2, 3, 4, 3, 4, 3, 2, 3])
+    of_fold = [[3, 4, 5], [5, 7, 8], [3, 5, 8]]  # songs 4 and 7 are in lists of one fold each
+    sequences = [*(rng.permutation(of_fold[number // 3])[: 3 - number % 2].tolist() for number in range(9)), [6, 3]]
+    snapshot = snapshot_of(
+        tmp_path, sequences, [TRAIN] * 9 + [TEST],
+        song_artist=artist, song_album=album, song_features=np.zeros((10, 2), np.float32), n_fitted_songs=9,
+    )  # fmt: skip
+    found, fold = relations_of(snapshot, folds=3), fold_of_lists(9, 3)
+    for name, key in (("artist", artist), ("album", album)):
+        relation = found[f"unheard of {name}"]
+        assert relation.row_of_song == [row if row >= FIRST_NUMBER else PAD for row in key]
+        for edition in range(4):
+            lists = [songs for songs, left_out in zip(sequences[:9], fold, strict=True) if left_out != edition - 1]
+            heard = {song for songs in lists for song in songs}
+            for row in range(5):
+                unheard = [song for song in range(FIRST_NUMBER, 10) if key[song] == row >= FIRST_NUMBER and song not in heard]
+                assert neighbours_of(relation, row, edition) == dict.fromkeys(unheard, 1.0), (name, row, edition)
+                with_row = sum(any(key[song] == row for song in songs) for songs in lists)
+                assert row < FIRST_NUMBER or relation.totals[edition][row] == with_row + 1
+    unheard = [set(neighbours_of(found["unheard of artist"], 3, edition)) for edition in range(4)]
+    assert unheard == [{6, 9}, {4, 6, 9}, {6, 9}, {6, 9}]
+
+
+def test_songs_that_no_list_holds_at_all_come_before_those_that_an_edition_lacks(tmp_path):
+    """Song 3 is in one list of the first fold, song 4 in none."""
+    snapshot = snapshot_of(tmp_path, [[3, 5], [5], [5], [5]])
+    all_of_them, first = (relations_of(snapshot, folds=2, neighbours=most)["unheard of artist"] for most in (2, 1))
+    assert [neighbours_of(all_of_them, 3, edition) for edition in range(3)] == [{4: 1.0}, {4: 1.0, 3: 1.0}, {4: 1.0}]
+    assert [neighbours_of(first, 3, edition) for edition in range(3)] == [{4: 1.0}] * 3
+
+
 # --- pieces of lists
 
 
@@ -313,7 +350,7 @@ def test_a_song_itself_and_the_next_track_rest_on_no_count(tmp_path):
     assert found["same"].relations.fold_counts is None
 
 
-REACHES = ("after", "before", "next", "near", "same", "again", "artist", "album", "track")
+REACHES = ("after", "before", "next", "near", "same", "again", "artist", "album", "unheard", "track")
 NOTHING = {**{f"{name}_reach": 0 for name in REACHES}, "lists": 0}
 
 
@@ -321,7 +358,13 @@ NOTHING = {**{f"{name}_reach": 0 for name in REACHES}, "lists": 0}
 def test_a_source_is_left_out_by_a_zero(tmp_path, name):
     wanted = {**NOTHING, **({"lists": 5} if name == "lists" else {f"{name}_reach": 2})}
     (source,) = memory_of(snapshot_of(tmp_path, [[3, 4]]), **wanted).sources
-    assert source.names == (name,)
+    assert source.names == (("unheard of artist", "unheard of album") if name == "unheard" else (name,))
+
+
+def test_as_many_songs_are_judged_as_are_asked_for(tmp_path):
+    snapshot = snapshot_of(tmp_path, [[3, 4]])
+    assert memory_of(snapshot, judged=7).judgement.most == 7
+    assert memory_of(snapshot, judged=0).judgement is None
 
 
 def test_without_sources_there_is_no_memory(tmp_path):

@@ -86,6 +86,29 @@ def test_prefixes_are_views_and_not_copies():
     assert np.shares_memory(next_song_tasks(songs, offsets, np.array([0])).prefixes()[0], songs)
 
 
+def test_a_history_stands_before_the_prefix_and_the_targets_stay():
+    """The second sequence has the first as its history, the third and the fourth have none and the third."""
+    data = flat([A, B], [C, D, E], [E, A], [B, C])
+    short = next_song_tasks(*data, np.array([3, 1, 2]), last_share=0.7)
+    tasks = short.with_history(np.array([0, 0, 5, 5]))
+    assert asked(tasks) == [([E, A, B], C), ([A, B, C], D), ([A, B, C, D], E), ([E], A)]
+    assert asked(short) == [([B], C), ([C], D), ([C, D], E), ([E], A)]
+    assert tasks.sequence.tolist() == short.sequence.tolist() == [3, 1, 1, 2]
+    assert asked(tasks.select(np.array([2, 0]))) == [([A, B, C, D], E), ([E, A, B], C)]
+
+
+def test_a_sequence_that_is_its_own_history_is_asked_as_it_was():
+    data = flat([A, B], [C, D, E])
+    tasks = next_song_tasks(*data, every(data))
+    assert asked(tasks.with_history(data[1][:-1])) == asked(tasks)
+
+
+def test_a_song_of_the_history_is_a_repeat():
+    data = flat([A, B], [C, A], [D, B])
+    tasks = leave_one_out_tasks(*data, np.array([1, 2])).with_history(np.array([0, 0, 4]))
+    assert tasks.repeats.tolist() == [True, False]
+
+
 def test_metrics_are_averaged_within_a_sequence_and_then_over_sequences():
     data = flat([A, B, C, D], [E, B])  # with half of them asked for: C and D of the first, B of the second
     evaluation = evaluate(
