@@ -429,7 +429,7 @@ class BERT4Rec(nn.Module):
         The encoder reads the last `seq_len` songs of a row and must be asked for none before.  Logits are computed at the masked
         places only.  With `negatives` the encoder is compared on the shared sample instead of all T songs.  Ids are hidden
         with `unknown_song_probability` on the input and on the output side, so that the rest of a song learns to stand in for
-        its id.  The memory is always compared among all T songs, which costs it little.
+        its id.  The memory is compared among the songs that it found; `label_smoothing` concerns the encoder alone.
         """
         read = songs[:, -self.config.seq_len :]
         hidden_ids = torch.rand(read.shape, device=songs.device) < unknown_song_probability

@@ -422,13 +422,16 @@ def _unheard_relation(
     A song has a support of 1 in the editions that lack it, and none in the others.
     """
     members, n_keys = np.flatnonzero((key >= FIRST_NUMBER) & (plays == 0).any(axis=0)), int(key.max()) + 1
-    members = members[np.argsort(key[members], kind="stable")]
+    kinds = 2 * key[members].astype(np.int64) + (plays[0, members] > 0)  # of each artist first those that no list at all holds
+    order = np.argsort(kinds, kind="stable")
+    place = np.arange(len(order)) - np.searchsorted(kinds[order], kinds[order])
+    members = members[order[place < neighbours]]  # so many of both, else an artist of many would teach nothing
     unheard = (plays[:, members] == 0).astype(np.float32)
     entries = _Entries.of(key[members].astype(np.int64), members, (unheard[0] - unheard[1:]).T)
     entries = replace(entries, counts=unheard[0])
     totals = _editions(training.lists_with(key[training.songs], n_keys)) + 1
     known = np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)
-    return entries.strongest(entries.counts, neighbours).relation(name, reach, neighbours, known, totals)
+    return entries.relation(name, reach, neighbours, known, totals)
 
 
 def _certain(name: str, target: np.ndarray, reach: int) -> Relations:
