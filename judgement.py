@@ -61,7 +61,7 @@ class Judgement(nn.Module):
         self.context = nn.Linear(d_context, HIDDEN, bias=False)
         self.hidden = nn.Linear(HIDDEN, HIDDEN)
         self.out = nn.Linear(HIDDEN, 1)
-        for weight in (self.context.weight, self.out.weight, self.out.bias):  # begins as the weighed sum
+        for weight in (self.context.weight, self.out.weight, self.out.bias):  # begins in the order of the weighed sum
             nn.init.zeros_(weight)
 
     def forward(self, evidence: Sequence[Evidence], found: Found, bonus: Tensor, log_plays: Tensor, context: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ from preparation.growth import (
     require_all_there,
 )
 from preparation.reading import Catalogue, Reading, SequenceFile, columns_to_read, read_sequences, read_songs
-from preparation.splitting import Split, TrainingPart, clean, history_starts, split_sequences, training_part
+from preparation.splitting import Split, TrainingPart, clean, history_starts, list_numbers, split_sequences, training_part
 from preprocessing_utils import (
     Encoders,
     draft_encoders,
@@ -303,7 +303,7 @@ def write(
             encoders_digest=digest,
             source=source,
             policy=split.policy,
-            lists=sequences.groups,
+            lists=list_numbers(sequences.groups, sequences.times, split.policy),
             history_starts=reached,
             attachments=attachments(material.reading, is_used, number) if _has_mark(source["high_water_mark"]) else {},
         )

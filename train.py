@@ -61,7 +61,7 @@ from engine.checkpoint import (
     write_json,
     writing,
 )
-from engine.comparison import baseline_scores, compare, validation_part
+from engine.comparison import baseline_scores, compare, repeats_allowed, validation_part
 from engine.compiling import compile_forward
 from engine.continuing import checkpoint_to_continue, continue_from
 from engine.feeding import Part, home_of_songs, parts_on
@@ -485,6 +485,8 @@ def training_rows(config: Config, snapshot: Snapshot, process: Process, row_len:
     starts, ends = snapshot.ranges(TRAIN)
     chosen = snapshot.indices(TRAIN)
     home = home_of_songs(snapshot.sequences.nbytes, process.device)
+    # As in evaluation: where what was heard cannot come again, a history would hold the very songs that are asked for.
+    has_histories = repeats_allowed(snapshot, config.evaluation)
     return TrainingRows(
         snapshot.sequences,
         starts,
@@ -492,7 +494,7 @@ def training_rows(config: Config, snapshot: Snapshot, process: Process, row_len:
         config.model.seq_len,
         home,
         snapshot.lists[chosen],
-        history_starts=snapshot.history_starts[chosen],
+        history_starts=snapshot.history_starts[chosen] if has_histories else None,
         row_len=row_len,
         folds=config.memory.folds,
     )

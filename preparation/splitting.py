@@ -105,6 +105,28 @@ def _split_by_sequence(sequences: Sequences, settings: PreprocessingConfig) -> S
     return Split(policy="sequence", parts=parts, cut_time=None)
 
 
+def list_numbers(groups: np.ndarray, times: np.ndarray, policy: str) -> np.ndarray:
+    """A number for each list, equal for the sequences (S,) of one group: (S,) int64.
+
+    Training deals neighbouring numbers into one fold (`dataset.fold_of_lists`).  Split by time, they are neighbours in time, by
+    the first of their `times`; else numbers are drawn at random, always alike, since ids say nothing of what belongs together.
+
+    >>> list_numbers(np.array([5, 9, 5, 2]), np.array([40, 20, 30, 10]), "time").tolist()
+    [2, 1, 2, 0]
+    """
+    _, index = np.unique(groups, return_inverse=True)
+    n_lists = int(index.max(initial=-1)) + 1
+    if policy == "time":
+        earliest = np.full(n_lists, np.iinfo(np.int64).max)
+        np.minimum.at(earliest, index, times)
+        order = np.argsort(earliest, kind="stable")
+    else:
+        order = np.random.default_rng(0).permutation(n_lists)
+    number = np.empty(n_lists, np.int64)
+    number[order] = np.arange(n_lists)
+    return np.asarray(number[index])
+
+
 def history_starts(offsets: np.ndarray, histories: np.ndarray, parts: np.ndarray, policy: str) -> np.ndarray:
     """The row at which the history before each sequence begins, (S,) int64; its own first row where it has none.
 

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
-from config import FIRST_NUMBER, PROJECT_ROOT
+from config import FIRST_NUMBER, PROJECT_ROOT, EvaluationConfig
 from dataset import TRAIN, Snapshot, fold_of_lists, open_snapshot
 from engine.checkpoint import HISTORY, ORIGIN, append_history, find_checkpoint, is_finished, load_checkpoint
 from engine.processes import process_group
@@ -406,14 +406,18 @@ def test_label_smoothing_reaches_the_loss(world, tmp_path):
 
 
 def test_training_rows_reach_into_the_history_before_their_sequence(world, tmp_path):
-    """Each list of seven songs has the one before it as its history, whatever the part that it is in."""
-    config, snapshot = small_config(world), open_snapshot(world / "snapshot")
+    """Each list of seven songs has the one before it as its history, where a song that was heard may come again."""
+    plain_config, snapshot = small_config(world), open_snapshot(world / "snapshot")
+    config = dataclasses.replace(plain_config, evaluation=EvaluationConfig(allow_repeats="yes"))
+    never = dataclasses.replace(plain_config, evaluation=EvaluationConfig(allow_repeats="no"))
     starts, _ = snapshot.ranges(TRAIN)
     history_starts = np.maximum(snapshot.offsets[:-1] - 7, 0)
     with process_group(config.training) as process:
         plain = train.training_rows(config, snapshot, process, 20)
-        longer = train.training_rows(config, dataclasses.replace(snapshot, history_starts=history_starts), process, 20)
-    assert plain.firsts.tolist() == starts.tolist()
+        with_histories = dataclasses.replace(snapshot, history_starts=history_starts)
+        longer = train.training_rows(config, with_histories, process, 20)
+        without = train.training_rows(never, with_histories, process, 20)
+    assert plain.firsts.tolist() == without.firsts.tolist() == starts.tolist()
     assert longer.firsts.tolist() == [max(start - 7, 0) for start in starts.tolist()]
     assert (longer.starts.tolist(), longer.lists.tolist()) == (starts.tolist(), plain.lists.tolist())
 

@@ -9,7 +9,7 @@ import pytest
 from config import PreprocessingConfig
 from dataset import LEFT_OUT, TEST, TRAIN, VALIDATION
 from preparation.reading import Reading
-from preparation.splitting import HELD_OUT_OF_EACH, clean, history_starts, split_sequences
+from preparation.splitting import HELD_OUT_OF_EACH, clean, history_starts, list_numbers, split_sequences
 
 # Sequences of two songs: three of one history, one of its own, and three of another history.
 OFFSETS = np.arange(8) * 2
@@ -88,3 +88,20 @@ def walked_back(number: int, histories: np.ndarray, parts: np.ndarray, policy: s
             break
         reached.insert(0, before)
     return reached
+
+
+def test_lists_are_numbered_in_the_order_of_their_first_versions():
+    groups, times = np.array([3, 1, 3, 8, 1]), np.array([50, 20, 10, 30, 70])
+    assert list_numbers(groups, times, "time").tolist() == [0, 1, 0, 2, 1]
+
+
+@pytest.mark.parametrize("policy", ["sequence", "leave_one_out"])
+def test_without_a_split_by_time_neighbours_in_number_are_no_neighbours_in_id(policy):
+    """Playlists and plays come one after the other by their ids; each quarter of the numbers holds some of both."""
+    groups = np.repeat(np.arange(400), 2)
+    numbers = list_numbers(groups, np.zeros(800, np.int64), policy)
+    assert sorted(numbers.tolist()) == sorted(groups.tolist())
+    assert (numbers[::2] == numbers[1::2]).all()
+    quarters = [(numbers[::2][groups[::2] < 100] // 100 == quarter).mean() for quarter in range(4)]
+    assert all(0.1 < share < 0.4 for share in quarters)
+    assert (numbers == list_numbers(groups, np.arange(800), policy)).all()

@@ -2,7 +2,7 @@
 --
 -- Required are sequence_id and song_id.  Rows of one sequence come together and in their order; position and listened_at (with
 -- its time zone) tell more about it.  Versions of one list share a group_id and are never split between training and test; sessions
--- of one listener share a history_id, so that what was heard before a session is known in it.
+-- of one listener share a history_id, so that training knows what was heard before one.
 --
 -- Listens become sequences `listen:<user>:<number>`: a session ends where the next song begins more than music.listening.session_gap
 -- (30 minutes) later.  What the listener skipped is in none: it is not what anybody wanted to hear next.
