@@ -2,7 +2,8 @@
 
 A transformer of this size neither counts nor copies well, while next songs mostly follow fixed pairs, stand in lists like this
 one, or repeat.  Each `Source` here finds songs that speak for themselves, with several signals each; the encoder decides, by
-gates from its output, how much each signal weighs at this place.  Its closest relatives are the pointer of See et al. 2017
+gates from its output, how much each signal weighs at this place, and the best by that sum are judged by all signals at once
+(`judgement`).  Its closest relatives are the pointer of See et al. 2017
 (https://arxiv.org/abs/1704.04368, section 2.2) and the nearest neighbours of Khandelwal et al. 2020 (kNN-LM,
 https://arxiv.org/abs/1911.00172, section 2).
 
