@@ -12,7 +12,7 @@ ONE_SET := $(filter playlists playlists_large listening ml-1m ml-100k,$(DATA))
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint format audit install install-dev clean bench-main bench-results bench-queue bench-quality \
-	bench-serve bench-soak bench-outage bench-page bench-import bench-preprocess bench-train
+	bench-serve bench-soak bench-outage bench-page bench-import bench-preprocess bench-train bench-ablation
 
 demo: $(VENV)/.requirements
 	$(BIN)/python cli.py demo
@@ -74,6 +74,10 @@ bench-page: $(VENV)/.requirements-dev
 bench-quality: $(VENV)/.requirements $(PEERS_VENV)/.requirements
 	$(BIN)/python -m benchmarks.quality $(if $(ONE_SET),../shared/data,$(DATA)) --sets $(or $(ONE_SET),$(SETS)) \
 		--peers-python $(PEERS_VENV)/bin/python
+
+# What each part of the model is worth, on validation; SET=playlists_large for another data set, SEEDS="0 1 2" for more seeds.
+bench-ablation: $(VENV)/.requirements
+	$(BIN)/python -m benchmarks.quality.ablation $(DATA) $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS))
 
 # Reading, encoding and writing 1, 5 and 20 million rows, in turn with reading them alone; ROWS="5000000" names the sizes.
 bench-preprocess: $(VENV)/.requirements

@@ -182,6 +182,8 @@ class MemoryConfig:
     """Songs up to so many places apart stand after or before each other; further apart they count less, 1 / sqrt(places)."""
     folds: int = 4
     """Parts of the training lists; a list is trained on with the counts of the other parts, as if it were new."""
+    withheld: float = 0.15
+    """Share of the songs that each part trains on as if nobody had played them; 0: only those that the other parts lack."""
     after_reach: int = 20
     """Songs that came after this one in training sequences."""
     before_reach: int = 12
@@ -213,6 +215,8 @@ class MemoryConfig:
         for name in ("neighbours", "window", "lists_reach"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.folds >= 2, "folds", self.folds, "at least 2")
+        most = 1 / self.folds
+        _require(0 <= self.withheld <= most, "withheld", self.withheld, f"0 (none) to {most:g}, one over folds")
         _require(self.lists >= 0, "lists", self.lists, "0 (none) or more")
         _require(self.judged >= 0, "judged", self.judged, "0 (none) or more")
         for name in (

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from config import MASK, PAD, TrainingConfig
 from errors import DataError, SnapshotError
-from memory import Origin
+from sources import Origin
 
 FORMAT_VERSION = 3
 COLUMNS = ("song_artist", "song_album", "song_features", "sequences", "offsets", "split", "lists", "history_starts")

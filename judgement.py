@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sums import LEAST_BEST, Found, Weighing, split_in, weighed
+from sums import LEAST_BEST, Found, Weighing, best_of, split_in, weighed
 
 HIDDEN = 32
 # What brings signals to a spread of about 1 on public playlists and on listening histories; nothing is fitted to one of them.
@@ -69,10 +69,8 @@ class Judgement(nn.Module):
 
         `found` are the distinct songs of all the evidence, `context` (M, d_context) describes the places.
         """
-        K = min(self.most, bonus.shape[1])
-        # Of equal ones the higher number, whatever the batch: the bits of a float that is not negative rise with it.
-        order = (bonus.detach().float().view(torch.int32).long() << 32) + found.keys
-        best = order.topk(K, dim=1).indices  # (M, K)
+        best = best_of(bonus, found.keys, self.most)  # (M, K)
+        K = best.shape[1]
         of_best = bonus.gather(1, best)
         signals = [OF_PLAYS * log_plays.gather(1, best), OF_SUM * of_best.detach()]
         rank = torch.full_like(found.keys, K).scatter_(1, best, torch.arange(K, device=best.device).expand_as(best))

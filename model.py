@@ -6,8 +6,9 @@ numeric features, and leaves through the same parts: the score of a song is the 
 So a song that no training sequence held still has a score, from its artist, its album and how it sounds.
 
 Beside it stands a memory (`memory`) of what plain counting knows.  Each learns to predict the hidden songs by itself, and the
-score is the memory's plus `encoder_weight` times the encoder's.  That weight is chosen on held-out lists (`engine.fusion`), not
-trained: the encoder has seen the training lists and the memory has not, so in training the encoder looks better than it is.
+score is the memory's plus `encoder_weight` times the encoder's, and `newcomer_bonus` for songs that no training list holds.  The
+two numbers are chosen on held-out lists (`engine.fusion`), not trained: the encoder has seen the training lists and the memory
+has not, so in training the encoder looks better than it is; and how many new songs come later no training list can tell.
 
 Shape letters: B rows of a batch, L places of a row, M masked places of a batch, V songs of the catalogue (the three specials
 included), T songs seen in training (a prefix of V), K sampled negatives, D width of the model, F feature columns, H heads.
@@ -24,7 +25,8 @@ from torch import Tensor, nn
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
 from losses import OUT, Negatives, linear_cross_entropy, sampled_cross_entropy
-from memory import LookedUp, Memory, Origin, twin
+from memory import LookedUp, Memory
+from sources import Origin, twin
 
 # The parts of the output embedding would start far from orthogonal at a larger scale; BERT's 0.02 starts too flat for catalogues.
 EMBEDDING_STD = 0.05
@@ -318,6 +320,7 @@ class BERT4Rec(nn.Module):
         self.config = config
         self.memory = memory
         self.encoder_weight = nn.Parameter(torch.tensor(1.0), requires_grad=False)
+        self.newcomer_bonus = nn.Parameter(torch.tensor(0.0), requires_grad=False)
         self.n_fitted_songs = catalogue.n_fitted_songs
         self.n_fitted_albums, self.n_fitted_artists = catalogue.n_fitted_albums, catalogue.n_fitted_artists
         self.embedding = SongEmbedding(config, catalogue)
@@ -386,6 +389,7 @@ class BERT4Rec(nn.Module):
         bias = self.encoder_weight * self.encoder_bias()
         if self.memory is not None:
             bias = bias + self.memory.prior()[0]
+        bias = bias + self.newcomer_bonus * ~self.embedding.are_fitted()
         bias[:FIRST_NUMBER] = -torch.inf
         return bias
 
@@ -454,7 +458,7 @@ class BERT4Rec(nn.Module):
         editions = torch.zeros_like(targets) if editions is None else editions
         songs = looked_up.songs  # (M, U)
         scores = self.memory.prior_at(editions, songs) + looked_up.bonus.float()
-        scores = scores.masked_fill(~self.embedding.are_fitted(songs), OUT)
+        scores = scores.masked_fill(songs < FIRST_NUMBER, OUT)
         is_target = songs == targets[:, None]
         is_found = is_target.any(1)
         loss = scores.logsumexp(1) - (scores * is_target).sum(1)

@@ -65,7 +65,7 @@ from engine.comparison import baseline_scores, compare, repeats_allowed, validat
 from engine.compiling import compile_forward
 from engine.continuing import checkpoint_to_continue, continue_from
 from engine.feeding import Part, home_of_songs, parts_on
-from engine.fusion import weigh_encoder
+from engine.fusion import weigh
 from engine.optimizer import build_optimizer, clip_gradients
 from engine.processes import Job, Process, Randomness, Share, own_share, process_group, seed_everything
 from engine.progress import Scalars, bar
@@ -312,11 +312,16 @@ class Trainer:
                 self.progress.end_epoch(self.schedule.seconds_used())
                 if self.process.is_main:
                     self._finish_epoch(loss, scalars)
-                self.model.encoder_weight.data.fill_(*self.process.broadcast(self.model.encoder_weight.item()))
+                self._share_weights()
                 self.state_written = time.monotonic()
         if self.process.is_main:
             self._finish()
         return self.folder
+
+    def _share_weights(self) -> None:
+        """What the main process chose on validation goes to all."""
+        for chosen in (self.model.encoder_weight, self.model.newcomer_bonus):
+            chosen.data.fill_(*self.process.broadcast(chosen.item()))
 
     def _scalars(self) -> Scalars:
         folder = self.config.training.writer_dict or self.folder / "tensorboard"
@@ -435,7 +440,7 @@ class Trainer:
     def _finish_epoch(self, loss: float, scalars: Scalars) -> None:
         """Validate, write the checkpoint and the history."""
         progress = self.progress
-        weigh_encoder(self.model, self.validation, self.process.device)
+        weigh(self.model, self.validation, self.process.device)
         metrics = dict(self.validation.judge(score_function(self.model, self.process.device)).metrics)
         gained = metrics[VALIDATION_METRIC] > progress.best
         progress.best = max(progress.best, metrics[VALIDATION_METRIC])

@@ -21,10 +21,12 @@ import torch
 
 from config import FIRST_NUMBER, PAD, PROJECT_ROOT, MemoryConfig, ModelConfig
 from engine.checkpoint import mark_best, mark_finished, save_catalogue, save_checkpoint, write_json
-from engine.relations import PIECE_SONGS
-from memory import CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
+from engine.relations import PIECE_SONGS, unheard_groups
+from memory import Memory
 from model import BERT4Rec, Catalogue
+from newcomers import Newcomers
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
+from sources import CountedRelations, HeardBefore, ListIndex, NearestLists, Relations, Source
 from storage.connections import Connection
 
 Ids = Literal["text", "int"]
@@ -35,7 +37,10 @@ MEAN_PLAYS = 20.0  # training lists that hold a song, on average
 SHARE_MISSING, SHARE_EXPLICIT, SHARE_EDITIONS = 0.03, 0.1, 0.05
 ROWS_AT_ONCE = 50_000
 # What decides on the bytes of a run: with any of it changed, a kept run is made again.
-SOURCES = ("model.py", "memory.py", "sums.py", "preprocessing_utils.py", "engine/checkpoint.py", "benchmarks/untrained.py")
+SOURCES = (
+    *("model.py", "memory.py", "sources.py", "newcomers.py", "judgement.py", "sums.py", "preprocessing_utils.py"),
+    *("engine/checkpoint.py", "benchmarks/untrained.py"),
+)
 
 COPY_ARTISTS = "COPY music.artist (artist_id, name) FROM STDIN"
 COPY_ALBUMS = "COPY music.album (album_id, title, artist_id) FROM STDIN"
@@ -207,7 +212,10 @@ def untrained_model(encoders: Encoders, songs: Songs, rng: np.random.Generator) 
     same = [random_relation("same", numbers, V, V, 1, memory.same_reach, rng)]
     sources: list[Source] = [CountedRelations(Relations.joined(parts)) for parts in (by_song, by_group, same)]
     sources += [NearestLists(random_lists(V, rng), memory.lists, memory.lists_reach), HeardBefore(memory.again_reach)]
-    return BERT4Rec(config, catalogue, Memory(config.d_model, sources, plays[None]))
+    of_groups = (catalogue.song_artist, catalogue.song_album)
+    groups = [unheard_groups(of_song.numpy(), plays[None].numpy(), memory.neighbours) for of_song in of_groups]
+    newcomers = Newcomers(groups, memory.unheard_reach)
+    return BERT4Rec(config, catalogue, Memory(config.d_model, sources, plays[None], memory.judged, newcomers))
 
 
 def _with_specials(numbers: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,10 +39,12 @@ from safetensors.torch import load_file, save_file
 from config import ModelConfig, as_plain, build_section
 from dataset import file_digest
 from errors import CheckpointError
-from memory import EDITED, CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
+from memory import EDITED, Memory
 from model import BERT4Rec, Catalogue
+from newcomers import Groups, Newcomers
+from sources import CountedRelations, HeardBefore, ListIndex, NearestLists, Relations, Source
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FULL_BELOW_MB = 100  # a failed write with less than this free is put down to the disk
 WEIGHTS, CATALOGUE = "weights.safetensors", "catalogue.safetensors"
 DESCRIPTION, TRAINING_STATE, BEST, SETTINGS = "checkpoint.json", "training_state.pt", "best.json", "settings.json"
@@ -129,6 +131,7 @@ def save_checkpoint(
                 "model": as_plain(model.config),
                 "memory": _describe_memory(model.memory),
                 "judged": _judged_by(model.memory),
+                "newcomers": _describe_newcomers(model.memory),
                 "counts": _counts_of(model),
                 "metrics": dict(metrics),
                 "weights_digest": file_digest(draft / WEIGHTS),
@@ -508,20 +511,26 @@ def _empty_model(described: Mapping[str, Any], buffers: Mapping[str, torch.Tenso
         n_fitted_artists=counts["fitted_artists"],
         fitted=buffers.get("embedding.fitted"),
     )
-    memory = _empty_memory(config.d_model, described["memory"], described["judged"], buffers)
+    memory = _empty_memory(config.d_model, described, buffers)
     return BERT4Rec(config, catalogue, memory)
 
 
-def _empty_memory(
-    d_model: int, described: Sequence[Mapping[str, Any]], judged: int, buffers: Mapping[str, torch.Tensor]
-) -> Memory | None:
+def _empty_memory(d_model: int, described: Mapping[str, Any], buffers: Mapping[str, torch.Tensor]) -> Memory | None:
     """A memory with the described sources around their stored tables; None where there are none."""
     sources = [
-        _empty_source(source, {name.removeprefix(prefix): buffers[name] for name in buffers if name.startswith(prefix)})
-        for number, source in enumerate(described)
-        for prefix in [f"memory.sources.{number}."]
+        _empty_source(source, _below(f"memory.sources.{number}.", buffers)) for number, source in enumerate(described["memory"])
     ]
-    return Memory(d_model, sources, buffers["memory.song_plays"], judged) if sources else None
+    if not sources:
+        return None
+    newcomers = None
+    if described["newcomers"] is not None:
+        tables = [Groups(**_below(f"memory.newcomers.tables.{number}.", buffers)) for number in range(len(Newcomers.names))]
+        newcomers = Newcomers(tables, described["newcomers"]["reach"])
+    return Memory(d_model, sources, buffers["memory.song_plays"], described["judged"], newcomers)
+
+
+def _below(prefix: str, buffers: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): buffer for name, buffer in buffers.items() if name.startswith(prefix)}
 
 
 def _empty_source(described: Mapping[str, Any], tables: dict[str, torch.Tensor]) -> Source:
@@ -541,6 +550,10 @@ def _describe_memory(memory: Memory | None) -> list[dict[str, Any]]:
     if memory is None:
         return []
     return [_describe_source(source) for source in memory.sources]
+
+
+def _describe_newcomers(memory: Memory | None) -> dict[str, Any] | None:
+    return None if memory is None or memory.newcomers is None else {"reach": memory.newcomers.reach}
 
 
 def _judged_by(memory: Memory | None) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dataset import Batch, TrainingRows, gather_songs, origin_of_rows, training_batch
 from engine.processes import Share
-from memory import Origin
+from sources import Origin
 
 # The songs live on the device when they take no more than this share of what is free beside the model: optimiser states,
 # activations and gradients are still to come.

@@ -1,7 +1,7 @@
-"""How much the encoder's scores count beside the memory's: chosen on held-out lists, as the weights of a blend are.
+"""What is chosen on held-out lists, as the weights of a blend are: how much the encoder counts, and what new songs are given.
 
-Training cannot tell: the encoder's embeddings have seen the very lists that they are trained on, while the memory looks each of
-them up as if it were new.
+Training cannot tell either.  The encoder's embeddings have seen the very lists that they are trained on, while the memory looks
+each of them up as if it were new; and lists that come later hold more songs that are new to training than its own folds do.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from config import FIRST_NUMBER
 from dataset import inference_batch
 from engine.comparison import HeldOut
 from evaluation.metrics import ndcg_at, rank_without
@@ -16,34 +17,58 @@ from evaluation.protocols import answerable, batch_within, excluded_of, sequence
 from model import BERT4Rec
 
 WEIGHTS = (0.0, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+BONUSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+# A song that is never recommended is never played: so large a share of the quality is given away for new songs.
+GIVEN_AWAY = 0.005
+LIST_LENGTH = 10  # ranks beyond it count nothing
 
 
-def weigh_encoder(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") -> float:
-    """Give the model the encoder weight with the best NDCG@10 on held-out tasks, among equals the smallest; returns it.
+def weigh(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") -> tuple[float, float]:
+    """Give the model an encoder weight and a newcomer bonus, chosen on held-out tasks; returns both.
 
-    Without a memory the encoder is alone, and its weight stays 1.
+    The weight is that with the best NDCG@10, among equals the smallest; the bonus the largest that costs no more than GIVEN_AWAY.
+    Without a memory the encoder is alone: its weight stays 1, and no song has a bonus.  Nor has one where no song is new, or
+    where every choice has a quality of 0, which says nothing.
     """
     if model.memory is None:
-        return 1.0
+        return 1.0, 0.0
     tasks = answerable(held.tasks, held.n_songs, held.allow_repeats)
-    ranks = np.empty((len(WEIGHTS), len(tasks)), np.int64)
+    ranks = np.empty((len(WEIGHTS), len(BONUSES), len(tasks)), np.int64)
     tasks = tasks.select(np.argsort(tasks.position, kind="stable"))  # rows of a batch are padded to the longest
     batch = -(-batch_within(held.n_songs) // 2)  # the memory's scores and the encoder's
     scores_of_both = ScoresOfBoth(model, device)
+    is_new = (~model.embedding.are_fitted()).cpu().numpy()
+    is_new[:FIRST_NUMBER] = False
     for start in range(0, len(tasks), batch):
         prefixes = tasks.prefixes(start, start + batch)
         targets = tasks.targets[start : start + batch]
         excluded = excluded_of(prefixes, held.allow_repeats)
         remembered, encoded = scores_of_both(prefixes)
-        for number, weight in enumerate(WEIGHTS):
-            asked = zip(remembered, encoded, targets.tolist(), excluded, strict=True)
-            ranks[number, start : start + batch] = [
-                rank_without(known + np.float32(weight) * learned, target, without) for known, learned, target, without in asked
-            ]
-    quality = [sequence_means(ndcg_at(of_weight, 10), tasks.sequence)[1].mean() for of_weight in ranks]
-    best = WEIGHTS[int(np.argmax(quality))]
-    model.encoder_weight.data.fill_(best)
-    return best
+        asked = zip(remembered, encoded, targets.tolist(), excluded, strict=True)
+        for at, (known, learned, target, without) in enumerate(asked, start):
+            for row, weight in zip(ranks, WEIGHTS, strict=True):
+                row[:, at] = _ranks(known + np.float32(weight) * learned, is_new, target, without)
+    gains = ndcg_at(ranks.reshape(-1, len(tasks)), LIST_LENGTH)
+    flat = [sequence_means(of_both, tasks.sequence)[1].mean() for of_both in gains]
+    quality = np.reshape(flat, (len(WEIGHTS), len(BONUSES)))
+    number = int(np.argmax(quality.max(axis=1)))
+    affordable = np.flatnonzero(quality[number] >= (1 - GIVEN_AWAY) * quality[number].max())
+    says_something = is_new.any() and quality.max() > 0
+    chosen = WEIGHTS[number], BONUSES[int(affordable[-1])] if says_something else 0.0
+    model.encoder_weight.data.fill_(chosen[0])
+    model.newcomer_bonus.data.fill_(chosen[1])
+    return chosen
+
+
+def _ranks(scores: np.ndarray, is_new: np.ndarray, target: int, excluded: np.ndarray) -> np.ndarray:
+    """The rank of a target with each of BONUSES (any,) given to the new songs (V,); one beyond the list need not be exact."""
+    # A bonus moves known songs down and new ones up: where the best of them does not bring a target into the list, none does.
+    best = BONUSES[-1] if is_new[target] else BONUSES[0]
+    rank = rank_without(scores + np.float32(best) * is_new, target, excluded)
+    if rank > LIST_LENGTH:
+        return np.full(len(BONUSES), rank)
+    ranks = [rank if bonus == best else rank_without(scores + np.float32(bonus) * is_new, target, excluded) for bonus in BONUSES]
+    return np.array(ranks)
 
 
 class ScoresOfBoth:

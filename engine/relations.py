@@ -22,7 +22,9 @@ import torch
 
 from config import FIRST_NUMBER, PAD, MemoryConfig
 from dataset import TRAIN, Snapshot, fold_of_lists, numbered_lists
-from memory import NOTHING, CountedRelations, HeardBefore, ListIndex, Memory, NearestLists, Relations, Source
+from memory import Memory
+from newcomers import Groups, Newcomers
+from sources import NOTHING, CountedRelations, HeardBefore, ListIndex, NearestLists, Relations, Source
 
 # Longer lists count as several for "near": a list of 10,000 songs alone would make 10**8 pairs.
 CHUNK_SONGS = 2_000
@@ -44,10 +46,11 @@ class TrainingSongs:
     fold_of_list: np.ndarray  # (G,) int64 0..folds-1
     n_songs: int  # V
     folds: int
+    withheld: np.ndarray  # (folds, V) bool songs that the edition without a fold treats as if no list held them
 
     @classmethod
-    def of(cls, snapshot: Snapshot, folds: int) -> "TrainingSongs":
-        """The training part of a snapshot."""
+    def of(cls, snapshot: Snapshot, folds: int, withheld: float = 0.0) -> "TrainingSongs":
+        """The training part of a snapshot; each fold withholds so large a share of the songs, each song at most once."""
         songs, offsets = snapshot.part(TRAIN)
         sequence = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
         known = songs >= FIRST_NUMBER
@@ -59,6 +62,7 @@ class TrainingSongs:
             fold_of_list=fold_of_lists(int(list_of_sequence.max()) + 1, folds),
             n_songs=snapshot.n_songs,
             folds=folds,
+            withheld=_drawn(snapshot.n_songs, folds, withheld),
         )
 
     @cached_property
@@ -78,6 +82,17 @@ class TrainingSongs:
     def folds_at(self, places: np.ndarray) -> np.ndarray:
         """The fold of each of some places."""
         return self.fold_of_list[self.lists_at(places)]
+
+    @cached_property
+    def lists_by_fold(self) -> np.ndarray:
+        """How many lists of each fold hold each song, (folds, V)."""
+        return self.lists_with(self.songs, self.n_songs)
+
+    def plays(self) -> np.ndarray:
+        """The lists that hold each song, in each edition: (E, V) float32."""
+        plays = _editions(self.lists_by_fold)
+        plays[_with_full(self.withheld)] = 0
+        return plays
 
     def mean_within(self, window: int) -> float:
         """How many songs follow one within `window` places, on average."""
@@ -124,14 +139,22 @@ class Places:
 
 def build_memory(snapshot: Snapshot, config: MemoryConfig, d_model: int) -> Memory | None:
     """The memory that the settings ask for, counted over the training part; None when they ask for no source."""
-    training = TrainingSongs.of(snapshot, config.folds)
-    plays = _editions(training.lists_with(training.songs, training.n_songs))  # (E, V)
+    training = TrainingSongs.of(snapshot, config.folds, config.withheld)
+    plays = training.plays()
     sources: list[Source] = [CountedRelations(relations) for relations in build_relations(snapshot, config, training, plays)]
     if config.lists:
-        sources.append(NearestLists(index_lists(snapshot), config.lists, config.lists_reach))
+        index = replace(index_lists(snapshot), withheld=torch.from_numpy(_with_full(training.withheld)))
+        sources.append(NearestLists(index, config.lists, config.lists_reach))
     if config.again_reach:
         sources.append(HeardBefore(config.again_reach))
-    return Memory(d_model, sources, torch.from_numpy(plays), config.judged) if sources else None
+    if not sources:
+        return None
+    newcomers = None
+    if config.unheard_reach:
+        groups = (snapshot.song_artist, snapshot.song_album)
+        tables = [unheard_groups(np.asarray(key), plays, config.neighbours) for key in groups]
+        newcomers = Newcomers(tables, config.unheard_reach)
+    return Memory(d_model, sources, torch.from_numpy(plays), config.judged, newcomers)
 
 
 def build_relations(snapshot: Snapshot, config: MemoryConfig, training: TrainingSongs, plays: np.ndarray) -> Iterator[Relations]:
@@ -153,14 +176,6 @@ def build_relations(snapshot: Snapshot, config: MemoryConfig, training: Training
         for name, reach, key in (
             ("artist", config.artist_reach, snapshot.song_artist),
             ("album", config.album_reach, snapshot.song_album),
-        )
-        if reach
-    ]
-    by_group += [
-        _unheard_relation(name, np.asarray(key), training, plays, reach, config.neighbours)
-        for name, reach, key in (
-            ("unheard of artist", config.unheard_reach, snapshot.song_artist),
-            ("unheard of album", config.unheard_reach, snapshot.song_album),
         )
         if reach
     ]
@@ -393,7 +408,7 @@ def _song_relation(name: str, pairs: Pairs, training: TrainingSongs, plays: np.n
     V, roots = training.n_songs, np.sqrt(np.maximum(plays, 1))  # (E, V)
     parts = [_Entries.nothing(training.folds)]
     for source, other, by_fold in _supports(pairs, V, training.folds):
-        entries = _Entries.of(source, other, by_fold)
+        entries = _Entries.of(source, other, by_fold).without(training.withheld[:, source] | training.withheld[:, other])
         best = entries.strongest(by_fold.sum(axis=1) / roots[0, other], LOOKED_AT * neighbours)
         parts.append(best.with_editions_of(neighbours, roots))
     entries = _Entries.joined(parts)
@@ -408,30 +423,31 @@ def _group_relation(
     """The songs of each artist (or album), most played first; each counts one list more, so that new songs count at all."""
     members, n_keys = np.flatnonzero(key >= FIRST_NUMBER), int(key.max()) + 1
     members = members[np.argsort(key[members], kind="stable")]
-    entries = _Entries.of(key[members].astype(np.int64), members, (plays[0] - plays[1:])[:, members].T, more=1.0)
+    by_fold = training.lists_by_fold[:, members].T
+    entries = _Entries.of(key[members].astype(np.int64), members, by_fold, more=1.0).without(training.withheld[:, members], 1.0)
     totals = _editions(training.lists_with(key[training.songs], n_keys)) + 1
     known = np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)
     return entries.strongest(entries.counts, neighbours).relation(name, reach, neighbours, known, totals)
 
 
-def _unheard_relation(
-    name: str, key: np.ndarray, training: TrainingSongs, plays: np.ndarray, reach: int, neighbours: int
-) -> Relations:
-    """The songs of each artist (or album) that no list of an edition holds: counting says nothing of them.
+def unheard_groups(key: np.ndarray, plays: np.ndarray, most: int) -> Groups:
+    """The songs of each artist (or album) that some edition lacks: of those that no list holds and of the others so many each.
 
-    A song has a support of 1 in the editions that lack it, and none in the others.
+    `plays` (E, V).  Were both counted together, an artist of many unheard songs would teach nothing.
     """
     members, n_keys = np.flatnonzero((key >= FIRST_NUMBER) & (plays == 0).any(axis=0)), int(key.max()) + 1
-    kinds = 2 * key[members].astype(np.int64) + (plays[0, members] > 0)  # of each artist first those that no list at all holds
+    kinds = 2 * key[members].astype(np.int64) + (plays[0, members] > 0)
     order = np.argsort(kinds, kind="stable")
     place = np.arange(len(order)) - np.searchsorted(kinds[order], kinds[order])
-    members = members[order[place < neighbours]]  # so many of both, else an artist of many would teach nothing
-    unheard = (plays[:, members] == 0).astype(np.float32)
-    entries = _Entries.of(key[members].astype(np.int64), members, (unheard[0] - unheard[1:]).T)
-    entries = replace(entries, counts=unheard[0])
-    totals = _editions(training.lists_with(key[training.songs], n_keys)) + 1
-    known = np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)
-    return entries.relation(name, reach, neighbours, known, totals)
+    members = members[order[place < most]]
+    never = plays[0, members] == 0
+    return Groups(
+        row_of_song=torch.from_numpy(np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)),
+        starts=torch.from_numpy(_starts_of(key[members], n_keys)),
+        songs=torch.from_numpy(members.astype(np.int32)),
+        n_unheard=torch.from_numpy(np.bincount(key[members[never]], minlength=n_keys)),
+        lacking=torch.from_numpy(plays[1:, members] == 0),
+    )
 
 
 def _certain(name: str, target: np.ndarray, reach: int) -> Relations:
@@ -480,6 +496,17 @@ class _Entries:
         for name in ("rows", "songs", "counts", "fold_counts"):
             columns[name] = np.concatenate([part.__dict__.pop(name) for part in parts])
         return cls(**columns)
+
+    def without(self, withheld: np.ndarray, left: float = 0.0) -> "_Entries":
+        """The same with `left` of the support of those entries that the edition without a fold withholds, (folds, n) bool."""
+        if not withheld.any():
+            return self
+        fold_counts = self.fold_counts.copy()
+        all_but = self.counts - np.float32(left)
+        rounded = _at_least(all_but, fold_counts.dtype) if left == 0 else _at_most(all_but, fold_counts.dtype)
+        for fold, of_fold in enumerate(withheld):
+            fold_counts[of_fold, fold] = rounded[of_fold]
+        return replace(self, fold_counts=fold_counts)
 
     def strongest(self, strength: np.ndarray, most: int) -> "_Entries":
         """At most so many entries of each row, in the order of their strength (n,); equal ones stay in theirs."""
@@ -536,6 +563,25 @@ def _at_least(counts: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """The least numbers of a floating-point type that are not below the counts, so that nothing is left without them."""
     rounded = counts.astype(dtype)
     return np.where(rounded < counts, np.nextafter(rounded, dtype.type(np.inf)), rounded)
+
+
+def _at_most(counts: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """The largest numbers of a floating-point type that are not above the counts."""
+    rounded = counts.astype(dtype)
+    return np.where(rounded > counts, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
+
+
+def _drawn(n_songs: int, folds: int, share: float) -> np.ndarray:
+    """Which songs each fold withholds, (folds, n_songs) bool; a song's draw does not depend on how many songs there are."""
+    draws = np.random.default_rng(0).random(n_songs)
+    draws[:FIRST_NUMBER] = 1
+    edges = share * np.arange(folds + 1)
+    return (draws >= edges[:-1, None]) & (draws < edges[1:, None])
+
+
+def _with_full(withheld: np.ndarray) -> np.ndarray:
+    """What each edition withholds, the full one nothing: (folds, V) to (E, V)."""
+    return np.concatenate([np.zeros_like(withheld[:1]), withheld])
 
 
 def _itself(n_songs: int) -> np.ndarray:

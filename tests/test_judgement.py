@@ -5,7 +5,9 @@ import torch
 
 from config import MASK, PAD
 from judgement import Evidence, Judgement, n_signals_of
-from memory import CountedRelations, HeardBefore, Memory, NearestLists
+from memory import Memory
+from newcomers import Newcomers
+from sources import CountedRelations, HeardBefore, NearestLists
 from sums import Weighing, distinct
 from tests.test_memory import V, bonuses, origin_of, plays_of, relation_of, small_index
 
@@ -142,7 +144,7 @@ def test_a_relation_without_a_column_says_nothing():
 
 def test_the_signals_of_a_relation_are_counted_as_they_are_made():
     assert [n_signals_of(weighing) for weighing in (TWO, ONE)] == [4, 1]
-    sources = (CountedRelations, HeardBefore, NearestLists)
+    sources = (CountedRelations, HeardBefore, NearestLists, Newcomers)
     assert all(n_signals_of(source.WEIGHING) == source.WEIGHING.n_signals for source in sources)
 
 

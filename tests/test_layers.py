@@ -13,6 +13,8 @@ FLOORS = [
     {"errors", "config", "system"},
     {"sums"},
     {"judgement"},
+    {"sources"},
+    {"newcomers"},
     {"memory", "losses", "id_table"},
     {"preprocessing_utils", "model", "evaluation", "storage"},
     {"dataset", "importers", "exporters", "map_tables", "doctor", "health"},
@@ -29,6 +31,8 @@ FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in room
 # Whatever these rooms import, directly or not, the listed packages stay out of the process.
 FORBIDDEN = {
     "sums": {"storage", "psycopg", "sqlalchemy", "flask"},
+    "sources": {"storage", "psycopg", "sqlalchemy", "flask"},
+    "newcomers": {"storage", "psycopg", "sqlalchemy", "flask"},
     "memory": {"storage", "psycopg", "sqlalchemy", "flask"},
     "model": {"storage", "psycopg", "sqlalchemy", "flask"},
     "dataset": {"storage", "psycopg", "sqlalchemy", "flask"},

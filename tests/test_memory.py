@@ -7,18 +7,8 @@ import torch
 import sums
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
 from judgement import Evidence
-from memory import (
-    SHARPNESS_OF_LOG,
-    CountedRelations,
-    HeardBefore,
-    ListIndex,
-    Memory,
-    NearestLists,
-    Origin,
-    Place,
-    Relations,
-    Source,
-)
+from memory import Memory
+from sources import SHARPNESS_OF_LOG, CountedRelations, HeardBefore, ListIndex, NearestLists, Origin, Place, Relations, Source
 from sums import Weighing, added_up, distinct, take
 
 V = 12

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN, ModelConfig
 from judgement import Evidence
 from losses import NegativeSampler
-from memory import LookedUp, Memory, Origin, Source
+from memory import LookedUp, Memory
 from model import GELU, BERT4Rec, Catalogue, Dropout, SelfAttention, drawn_mask
+from sources import Origin, Source
 from sums import Weighing
 
 SMALL = ModelConfig(seq_len=6, d_songs=8, d_albums=4, d_artists=4, d_ff=16, N=2, heads=2, dropout_prob=0.0)
@@ -241,13 +242,13 @@ def test_features_are_standardised_over_the_songs_of_training():
 
 
 @pytest.mark.parametrize("negatives", [None, drawn_once()])
-def test_gradients_reach_every_parameter_but_the_weight_that_is_chosen(negatives):
+def test_gradients_reach_every_parameter_but_the_two_that_are_chosen(negatives):
     _, model = model_with_memory()
     songs = torch.tensor([[3, 4, MASK], [PAD, 5, MASK]])
     loss = model.train()(songs, torch.tensor([2, 5]), torch.tensor([7, 8]), unknown_song_probability=0.5, negatives=negatives)
     loss.backward()
     still = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
-    assert still == ["encoder_weight"]
+    assert still == ["encoder_weight", "newcomer_bonus"]
 
 
 def test_checkerboard_is_learned():
@@ -360,13 +361,30 @@ def test_a_place_that_found_its_target_teaches_and_another_one_does_not():
     assert untaught == [0, 0, 0]
 
 
-def test_a_song_that_is_not_of_training_is_no_rival_in_the_memorys_loss():
+def test_songs_that_no_list_holds_are_rivals_in_the_memorys_loss_and_specials_are_none():
     """Song 5 is a gap among the fitted ones, 9 comes after them."""
     full = BERT4Rec(SMALL, with_gaps(), Memory(16, [Says(9)], torch.zeros(1, 12)))
-    found = {7: 1.0, 5: 8.0, 9: 9.0, 4: 0.5}
+    songs = {7: 1.0, 5: 3.0, 9: 2.0, 4: 0.5}
+    found = {**songs, PAD: 8.0, MASK: 9.0, UNKNOWN: 7.0}
     looked_up = LookedUp(torch.tensor([list(found)]), torch.tensor([list(found.values())]))
-    loss = full._memory_loss(looked_up, None, torch.tensor([7]))
-    torch.testing.assert_close(loss, of_memory(({7: 1.0, 4: 0.5}, 7)))
+    for target in (7, 9):
+        loss = full._memory_loss(looked_up, None, torch.tensor([target]))
+        torch.testing.assert_close(loss, of_memory((songs, target)))
+
+
+def test_songs_that_training_does_not_hold_have_the_newcomers_bonus_however_they_came_to_be_known():
+    """Songs 5 and 8 are gaps among the fitted ones, 9 to 11 come after them, and 12 and 13 were added."""
+    torch.manual_seed(0)
+    model = BERT4Rec(SMALL, with_gaps(), Memory(16, [Says(9)], torch.arange(12.0)[None])).eval()
+    model.encoder_weight.data.fill_(0.3)
+    rows = torch.tensor([[3, 4, MASK], [PAD, 6, MASK]])
+    longer = model.grown(torch.tensor([3, UNKNOWN]), torch.tensor([4, 99]), torch.randn(2, 3))
+    before = longer.score(rows)
+    model.newcomer_bonus.data.fill_(0.75)
+    assert model.output_bias()[:FIRST_NUMBER].tolist() == [-torch.inf] * FIRST_NUMBER
+    bonus = torch.zeros(14).index_fill(0, torch.tensor([5, 8, 9, 10, 11, 12, 13]), 0.75)
+    torch.testing.assert_close(longer.score(rows), before + bonus)
+    torch.testing.assert_close(model.score(rows), (before + bonus)[:, :12])
 
 
 def test_a_huge_bonus_leaves_the_memorys_loss_finite():

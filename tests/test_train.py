@@ -33,6 +33,10 @@ def world(tmp_path_factory):
     return folder
 
 
+# At twice this rate the judgement of so small a world falls silent with some seeds: a withheld song costs much at first.
+CALM = 0.005
+
+
 def trained(folder, config):
     with process_group(config.training) as process:
         return train.train(config, open_snapshot(folder / "snapshot"), process, show_progress=False)
@@ -78,7 +82,7 @@ def scripted(trainer, values):
 
 
 def test_the_circle_is_learned_and_beats_every_count(world):
-    config = small_config(world, num_epochs=12)
+    config = small_config(world, num_epochs=12, lr=CALM)
     run = trained(world, config)
     results = train.evaluate_run(run, config, open_snapshot(world / "snapshot"))
     assert results["BERT4Rec"].metrics["hr1"] > 0.95
@@ -385,7 +389,8 @@ def test_only_the_matrices_of_the_encoder_decay_and_the_memory_learns_faster(wor
     decayed, others, memory = (names_of_group for names_of_group, _ in groups)
     assert [group["weight_decay"] for _, group in groups] == [0.3, 0.0, 0.0]
     assert [group["lr"] / groups[0][1]["lr"] for _, group in groups] == [1, 1, 5]
-    assert decayed | others | memory == set(names.values()) - {"encoder_weight"}  # which is chosen, not trained
+    chosen = {"encoder_weight", "newcomer_bonus"}
+    assert decayed | others | memory == set(names.values()) - chosen
     assert memory == {name for name in names.values() if name.startswith("memory.")}
     assert {"blocks.0.attention.qkv.weight", "embedding.features.hidden.weight"} <= decayed
     assert {"embedding.song.weight", "position.weight", "embedding_norm.weight", "bias", "blocks.0.attention.out.bias"} <= others
@@ -473,9 +478,9 @@ def test_scalars_and_settings_are_stored_with_the_run(world, tmp_path):
 
 @pytest.mark.parametrize("negatives", [0, 8])
 def test_both_losses_learn(world, tmp_path, negatives):
-    run = trained(world, small_config(world, num_epochs=8, negatives=negatives, model_folder=tmp_path / "models"))
+    run = trained(world, small_config(world, num_epochs=8, lr=CALM, negatives=negatives, model_folder=tmp_path / "models"))
     losses = [line["loss"] for line in history_of(run)]
-    assert losses[-1] < 0.9 * losses[0]  # the memory begins near to what it learns; 0.59 to 0.84 over six seeds
+    assert losses[-1] < 0.9 * losses[0]  # 0.44 to 0.71 over six seeds
 
 
 def test_training_from_a_snapshot_needs_no_database(world, tmp_path):

@@ -4,10 +4,11 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from config import MASK, PAD
+from config import FIRST_NUMBER, MASK, PAD
 from dataset import file_digest, open_snapshot
 from engine.checkpoint import (
     BEST,
@@ -35,8 +36,10 @@ from engine.checkpoint import (
     writing,
 )
 from engine.processes import process_group
+from engine.relations import unheard_groups
 from errors import CheckpointError, ConfigError
 from memory import EDITED
+from newcomers import Newcomers
 from tests.engine.small import small_config, small_snapshot
 from train import Trainer, build_model, train
 
@@ -107,6 +110,35 @@ def test_a_stored_model_judges_as_many_songs_as_before(trained, tmp_path, judged
     assert torch.equal(loaded.score(rows), model.score(rows))
 
 
+@pytest.mark.parametrize("reach", [0, 5])
+def test_a_stored_model_finds_newcomers_as_before(tmp_path, reach):
+    """Two lists of seven songs leave some of the twenty, of four artists and three albums, to nobody."""
+    snapshot, config = small_snapshot(tmp_path, n_lists=3)[0], small_config(tmp_path)
+    config = dataclasses.replace(config, memory=dataclasses.replace(config.memory, unheard_reach=reach))
+    plays = snapshot.training_plays()
+    model = build_model(config, snapshot, torch.from_numpy(plays)).eval()
+    album = np.where(np.arange(snapshot.n_songs) < FIRST_NUMBER, PAD, FIRST_NUMBER + np.arange(snapshot.n_songs) % 3)
+    keys, editions = (np.asarray(snapshot.song_artist), album), model.memory.song_plays.numpy()
+    newcomers = Newcomers([unheard_groups(key, editions, 64) for key in keys], reach) if reach else None
+    assert (model.memory.newcomers is None) == (newcomers is None)
+    model.memory.newcomers = newcomers
+    model.newcomer_bonus.data.fill_(0.5)
+    save_catalogue(tmp_path, model)
+    write_json(tmp_path / SETTINGS, {})
+    save_checkpoint(tmp_path, epoch=1, model=model, training_state={}, metrics={}, encoders_digest="", snapshot_digest="")
+    loaded, rows = load_checkpoint(tmp_path).model, torch.tensor([[3, 4, 5, MASK], [13, 14, 13, MASK]])
+    assert torch.equal(loaded.score(rows), model.score(rows))
+    if newcomers is None:
+        assert loaded.memory.newcomers is None
+        return
+    assert loaded.memory.newcomers.reach == reach
+    for ours, theirs in zip(loaded.memory.newcomers.tables, newcomers.tables, strict=True):
+        assert (ours.lacking, len(theirs.lacking)) == (None, config.memory.folds)
+        assert all(getattr(ours, name).equal(getattr(theirs, name)) for name in ("row_of_song", "starts", "songs", "n_unheard"))
+        assert (ours.width, ours.most) == (theirs.width, theirs.most)
+        assert ours.n_unheard.sum() == (plays[FIRST_NUMBER:] == 0).sum() > 0
+
+
 def test_gaps_among_the_fitted_songs_are_stored_with_the_catalogue(trained, tmp_path):
     config, snapshot = small_config(trained[0]), open_snapshot(trained[0] / "snapshot")
     plays = torch.from_numpy(snapshot.training_plays())
@@ -125,8 +157,8 @@ def test_gaps_among_the_fitted_songs_are_stored_with_the_catalogue(trained, tmp_
 def test_a_checkpoint_of_an_earlier_format_is_refused_by_its_number(run):
     folder = find_checkpoint(run)
     described = json.loads((folder / "checkpoint.json").read_text())
-    (folder / "checkpoint.json").write_text(json.dumps({**described, "format_version": 3}))
-    with pytest.raises(CheckpointError, match=r"has format 3 \(this version reads 4\)"):
+    (folder / "checkpoint.json").write_text(json.dumps({**described, "format_version": 4}))
+    with pytest.raises(CheckpointError, match=r"has format 4 \(this version reads 5\)"):
         load_checkpoint(run)
 
 
@@ -158,7 +190,7 @@ def test_a_foreign_folder_is_refused(tmp_path):
         load_checkpoint(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("described", ['{"format_version": 4}', "[]", '"epoch"'])
+@pytest.mark.parametrize("described", ['{"format_version": 5}', "[]", '"epoch"'])
 def test_a_foreign_description_beside_weights_is_refused(tmp_path, described):
     (tmp_path / "checkpoint.json").write_text(described)
     (tmp_path / "weights.safetensors").write_bytes(b"")

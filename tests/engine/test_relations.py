@@ -6,12 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-import memory
+import sources
 from config import FIRST_NUMBER, PAD, UNKNOWN, MemoryConfig
 from dataset import TEST, TRAIN, TrainingRows, fold_of_lists, numbered_lists, write_snapshot
 from engine import relations
-from engine.relations import TrainingSongs, _Entries, build_memory, build_relations, index_lists, next_on_album
-from memory import CountedRelations
+from engine.relations import (
+    TrainingSongs,
+    _drawn,
+    _Entries,
+    build_memory,
+    build_relations,
+    index_lists,
+    next_on_album,
+    unheard_groups,
+)
+from newcomers import GroupTable
+from sources import CountedRelations, NearestLists, Origin, Place
 
 ROUNDING = 2**-11  # of the support by a fold
 
@@ -33,7 +43,7 @@ def snapshot_of(folder, sequences, split=None, **changes):
 
 
 def memory_of(snapshot, **settings):
-    return build_memory(snapshot, MemoryConfig(**{"near_reach": 3, **settings}), d_model=4)
+    return build_memory(snapshot, MemoryConfig(**{"near_reach": 3, "withheld": 0.0, **settings}), d_model=4)
 
 
 class Table:
@@ -52,7 +62,7 @@ class Table:
         if edition:
             counts = counts - self.relations.fold_counts[edition - 1, begin:end]
         listed = zip(self.relations.songs[begin:end].tolist(), counts.tolist(), strict=True)
-        return {song: count for song, count in listed if count > memory.NOTHING}
+        return {song: count for song, count in listed if count > sources.NOTHING}
 
 
 def relations_of(snapshot, **settings):
@@ -194,7 +204,7 @@ def test_counts_are_the_same_however_few_pairs_are_counted_at_a_time(tmp_path, m
     index = index_lists(snapshot)
     monkeypatch.setattr(relations, "PAIRS_AT_ONCE", 1)
     for name, column in vars(index_lists(snapshot)).items():
-        assert column.equal(getattr(index, name))
+        assert name == "withheld" or column.equal(getattr(index, name))
 
 
 def test_a_pair_of_a_single_fold_leaves_exactly_nothing_without_it(tmp_path):
@@ -264,6 +274,15 @@ def test_totals_are_lists_that_hold_the_artist_and_one(tmp_path):
 # --- songs that nobody has played
 
 
+def unheard_of(table, row, edition=0):
+    """The songs of a row that an edition lacks, in rising order; how many they are is known."""
+    origin = Origin(torch.tensor([0]), torch.tensor([edition])) if edition else None
+    songs, many = table.songs_of(torch.tensor([[row]]), origin)
+    found = [song for song in songs.flatten().tolist() if song != PAD]
+    assert many.tolist() == [[len(found)]]
+    return sorted(found)
+
+
 def test_the_songs_of_an_artist_that_no_list_of_an_edition_holds_speak_for_themselves(tmp_path):
     """Against counting list by list; song 6 is in the test part alone, and no list has song 9."""
     rng = np.random.default_rng(3)
@@ -274,28 +293,201 @@ def test_the_songs_of_an_artist_that_no_list_of_an_edition_holds_speak_for_thems
         tmp_path, sequences, [TRAIN] * 9 + [TEST],
         song_artist=artist, song_album=album, song_features=np.zeros((10, 2), np.float32), n_fitted_songs=9,
     )  # fmt: skip
-    found, fold = relations_of(snapshot, folds=3), fold_of_lists(9, 3)
-    for name, key in (("artist", artist), ("album", album)):
-        relation = found[f"unheard of {name}"]
-        assert relation.row_of_song == [row if row >= FIRST_NUMBER else PAD for row in key]
+    by_artist, by_album = memory_of(snapshot, folds=3).newcomers.tables
+    fold = fold_of_lists(9, 3)
+    for table, key in ((by_artist, artist), (by_album, album)):
+        assert table.row_of_song.tolist() == [row if row >= FIRST_NUMBER else PAD for row in key]
         for edition in range(4):
             lists = [songs for songs, left_out in zip(sequences[:9], fold, strict=True) if left_out != edition - 1]
             heard = {song for songs in lists for song in songs}
             for row in range(5):
                 unheard = [song for song in range(FIRST_NUMBER, 10) if key[song] == row >= FIRST_NUMBER and song not in heard]
-                assert neighbours_of(relation, row, edition) == dict.fromkeys(unheard, 1.0), (name, row, edition)
-                with_row = sum(any(key[song] == row for song in songs) for songs in lists)
-                assert row < FIRST_NUMBER or relation.totals[edition][row] == with_row + 1
-    unheard = [set(neighbours_of(found["unheard of artist"], 3, edition)) for edition in range(4)]
-    assert unheard == [{6, 9}, {4, 6, 9}, {6, 9}, {6, 9}]
+                assert unheard_of(table, row, edition) == unheard, (row, edition)
+    assert [unheard_of(by_artist, 3, edition) for edition in range(4)] == [[6, 9], [4, 6, 9], [6, 9], [6, 9]]
 
 
-def test_unheard_songs_of_all_lists_and_of_an_edition_do_not_push_each_other_out(tmp_path):
-    """Song 3 is in one list of the first fold, song 4 in none."""
-    snapshot = snapshot_of(tmp_path, [[3, 5], [5], [5], [5]])
-    all_of_them, first = (relations_of(snapshot, folds=2, neighbours=most)["unheard of artist"] for most in (2, 1))
-    assert [neighbours_of(all_of_them, 3, edition) for edition in range(3)] == [{4: 1.0}, {4: 1.0, 3: 1.0}, {4: 1.0}]
-    assert [neighbours_of(first, 3, edition) for edition in range(3)] == [{4: 1.0}, {4: 1.0, 3: 1.0}, {4: 1.0}]
+def test_unheard_songs_of_all_lists_and_of_an_edition_do_not_push_each_other_out():
+    """No list holds the songs 4, 5 and 8; the first edition lacks 3 and 6 too, the second 7."""
+    key, plays = np.array([0, 1, 2, *[3] * 6]), np.ones((3, 9), np.float32)
+    plays[:, [4, 5, 8]] = plays[1, [3, 6]] = plays[2, 7] = 0
+    expected = {9: [[4, 5, 8], [3, 4, 5, 6, 8], [4, 5, 7, 8]], 2: [[4, 5], [3, 4, 5, 6], [4, 5]], 1: [[4], [3, 4], [4]]}
+    for most, of_editions in expected.items():
+        table = GroupTable(unheard_groups(key, plays, most))
+        assert [unheard_of(table, 3, edition) for edition in range(3)] == of_editions
+
+
+# --- songs that an edition withholds
+
+N_SONGS, FOLDS, SHARE = 23, 3, 0.2
+
+
+def songs_world(folder, sequences, **changes):
+    """Twenty songs of four artists and seven albums, some of unknown ones; every sequence is a list."""
+    songs = np.arange(N_SONGS)
+    artist, album = np.where(songs < 5, songs % 3, 3 + songs % 4), np.where(songs < 4, songs % 3, 3 + songs % 7)
+    columns = {"song_artist": artist, "song_album": album, "song_features": np.zeros((N_SONGS, 0)), "feature_names": []}
+    counts = {"n_fitted_songs": N_SONGS, "n_fitted_albums": 10, "n_fitted_artists": 7, "n_albums": 10, "n_artists": 7}
+    return snapshot_of(folder, sequences, **columns, **counts, **changes)
+
+
+def random_sequences(seed):
+    """Thirty of two to eight songs, of which two are in none."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(FIRST_NUMBER, N_SONGS - 2, rng.integers(2, 9)).tolist() for _ in range(30)]
+
+
+def withheld_by(fold, share=SHARE, folds=FOLDS):
+    return set(np.flatnonzero(_drawn(N_SONGS, folds, share)[fold]).tolist())
+
+
+def said_by(source, contexts, edition, song_plays):
+    """What each relation of a source finds after each context in training from a list that is in no table: song -> amounts."""
+    width = max(map(len, contexts)) + 1
+    songs = torch.tensor([[PAD] * (width - len(context) - 1) + [*context, PAD] for context in contexts])
+    M = len(contexts)
+    origin = Origin(torch.full((M,), 999), torch.full((M,), edition)) if edition else None
+    with torch.no_grad():
+        evidence = source(Place(songs, torch.arange(M), torch.full((M,), width - 1)), origin, song_plays)
+    of_relations = [
+        [
+            {song: amounts for song, *amounts in zip(*columns, strict=True) if song != PAD}
+            for columns in zip(evidence.songs[:, part].tolist(), *(amount.tolist() for amount in of_part), strict=True)
+        ]
+        for part, of_part in evidence.relations()
+    ]
+    return dict(zip(source.names, of_relations, strict=True))
+
+
+def test_each_song_is_withheld_by_one_fold_at_most_and_so_many_by_each():
+    withheld = _drawn(100_003, 4, 0.05)
+    assert withheld.shape == (4, 100_003)
+    assert withheld.sum(0).max() == 1
+    assert withheld.sum(1) == pytest.approx(5_000, rel=0.05)
+    assert not withheld[:, :FIRST_NUMBER].any()
+    assert _drawn(1_000, 4, 1 / 4)[:, FIRST_NUMBER:].sum(0).tolist() == [1] * 997
+    assert not _drawn(1_000, 4, 0.0).any()
+
+
+def test_what_is_withheld_of_the_first_songs_does_not_depend_on_those_that_come_later():
+    assert np.array_equal(_drawn(50, 3, 0.2), _drawn(1_000, 3, 0.2)[:, :50])
+
+
+def test_without_a_share_nothing_is_withheld(tmp_path):
+    snapshot = songs_world(tmp_path, random_sequences(0))
+    training = TrainingSongs.of(snapshot, FOLDS)
+    assert not training.withheld.any()
+    lists = [set(songs) for songs in random_sequences(0)]
+    fold = fold_of_lists(30, FOLDS)
+    for edition, plays in enumerate(training.plays()):
+        kept = [songs for songs, of_list in zip(lists, fold, strict=True) if of_list != edition - 1]
+        assert plays.tolist() == [sum(song in songs for songs in kept) for song in range(N_SONGS)]
+
+
+def test_without_plays_a_song_stands_in_no_counted_relation_and_the_others_stand_as_before(tmp_path):
+    """Against the tables of a memory that withholds nothing, from which the pairs with such a song are crossed out."""
+    sequences = random_sequences(1)
+    snapshot = songs_world(tmp_path, sequences)
+    whole, found = relations_of(snapshot, folds=FOLDS), relations_of(snapshot, folds=FOLDS, withheld=SHARE)
+    for edition in range(1, 1 + FOLDS):
+        gone = withheld_by(edition - 1)
+        assert gone & set(itertools.chain(*sequences))
+        for name, row in itertools.product(("after", "before", "next", "near"), range(N_SONGS)):
+            listed = neighbours_of(whole[name], row, edition)
+            expected = {} if row in gone else {song: count for song, count in listed.items() if song not in gone}
+            assert neighbours_of(found[name], row, edition) == expected
+            assert found[name].totals[edition][row] == (0 if row in gone else whole[name].totals[edition][row])
+        for name, row in itertools.product(("artist", "album"), range(7)):
+            listed = neighbours_of(whole[name], row, edition)
+            expected = {song: 1.0 if song in gone else count for song, count in listed.items()}
+            assert neighbours_of(found[name], row, edition) == expected
+
+
+def test_an_edition_has_neighbours_of_its_own_in_place_of_those_that_it_withholds(tmp_path):
+    """Song 3 is withheld by the first of two folds; it follows 5 more often than 4 does, and nothing follows it more than 6."""
+    assert _drawn(7, 2, 0.1).nonzero() == (0, 3)
+    found = relations_of(snapshot_of(tmp_path, [[5, 3, 6], [5, 3], [5, 4]] * 4), folds=2, neighbours=1, withheld=0.1)
+    assert [neighbours_of(found["next"], 5, edition) for edition in range(3)] == [{3: 8.0}, {4: 2.0}, {3: 4.0}]
+    assert [neighbours_of(found["next"], 3, edition) for edition in range(3)] == [{6: 4.0}, {}, {6: 2.0}]
+
+
+def test_an_edition_is_as_if_its_withheld_songs_had_been_in_no_list(tmp_path):
+    """Beside memories of lists in which those songs are unknown, as far as that does not move other songs nearer together."""
+    sequences = random_sequences(2)
+    found = memory_of(songs_world(tmp_path / "all", sequences), folds=FOLDS, withheld=SHARE)
+    tables = relations_of(songs_world(tmp_path / "again", sequences), folds=FOLDS, withheld=SHARE)
+    for edition in range(1, 1 + FOLDS):
+        gone = withheld_by(edition - 1)
+        removed = [[UNKNOWN if song in gone else song for song in songs] for songs in sequences]
+        snapshot = songs_world(tmp_path / f"without {edition}", removed)
+        other, others_tables = memory_of(snapshot, folds=FOLDS), relations_of(snapshot, folds=FOLDS)
+        assert found.song_plays[edition].equal(other.song_plays[edition])
+        for name in ("near", "artist", "album"):
+            for row in range(N_SONGS if name == "near" else 7):
+                assert neighbours_of(tables[name], row, edition) == neighbours_of(others_tables[name], row, edition)
+        for table, without in zip(found.newcomers.tables, other.newcomers.tables, strict=True):
+            of_rows = [unheard_of(table, row, edition) for row in range(len(table))]
+            assert of_rows == [unheard_of(without, row, edition) for row in range(len(without))]
+            assert gone & {song for songs in of_rows for song in songs}
+
+
+CONTEXTS = [[5, 9, 14, 7], [20, 6], [11, 3, 3, 18, 12, 8], [21, 22, 10], [17, 4, 13], [16, 15, 19, 9, 5]]
+
+
+def test_only_sources_that_ask_no_other_list_find_a_withheld_song(tmp_path):
+    memory = memory_of(songs_world(tmp_path, random_sequences(3)), folds=FOLDS, withheld=1 / FOLDS)
+    for edition in range(1, 1 + FOLDS):
+        gone = withheld_by(edition - 1, 1 / FOLDS)
+        for source in memory.sources:
+            for name, places in said_by(source, CONTEXTS, edition, memory.song_plays).items():
+                assert not any(found.keys() & gone for found in places) or name in ("artist", "album", "same", "again")
+                assert any(places)
+        assert not memory.song_plays[edition, sorted(gone)].any()
+        songs = torch.tensor([[PAD] * (6 - len(context)) + [*context, PAD] for context in CONTEXTS])
+        origin = Origin(torch.full((len(songs),), 999), torch.full((len(songs),), edition))
+        looked_up = memory(songs, torch.arange(1, 1 + len(songs)) * 7 - 1, torch.zeros(len(songs), 4), origin)
+        assert set(looked_up.songs.flatten().tolist()) & gone  # by artist and album
+
+
+def test_a_withheld_song_of_the_context_says_no_more_than_an_unknown_one(tmp_path):
+    memory = memory_of(songs_world(tmp_path, random_sequences(4)), folds=FOLDS, withheld=1 / FOLDS)
+    by_lists = [source for source in memory.sources if isinstance(source, NearestLists) or "after" in source.names]
+    assert len(by_lists) == 2
+    for edition, source in itertools.product(range(1, 1 + FOLDS), by_lists):
+        gone = withheld_by(edition - 1, 1 / FOLDS)
+        unknown = [[UNKNOWN if song in gone else song for song in context] for context in CONTEXTS]
+        expected = said_by(source, unknown, edition, memory.song_plays)
+        assert said_by(source, CONTEXTS, edition, memory.song_plays) == expected
+        assert unknown != CONTEXTS
+
+
+def test_where_a_withheld_song_stands_in_other_lists_is_not_known(tmp_path):
+    """Lists that hold the last song may count by where their songs stand from it."""
+    memory = memory_of(songs_world(tmp_path, random_sequences(4)), folds=FOLDS, withheld=1 / FOLDS)
+    (source,) = (source for source in memory.sources if isinstance(source, NearestLists))
+    torch.nn.init.normal_(source.offset)
+    for edition in range(1, 1 + FOLDS):
+        gone = withheld_by(edition - 1, 1 / FOLDS)
+        unknown = [[UNKNOWN if song in gone else song for song in context] for context in CONTEXTS]
+        assert any(context[-1] == UNKNOWN for context in unknown)
+        expected = said_by(source, unknown, edition, memory.song_plays)
+        assert said_by(source, CONTEXTS, edition, memory.song_plays) == expected
+
+
+@pytest.mark.parametrize("neighbours", [64, 2])
+def test_the_full_edition_is_the_same_whatever_is_withheld(tmp_path, neighbours):
+    snapshot = songs_world(tmp_path, random_sequences(5))
+    none, some, most = (memory_of(snapshot, folds=FOLDS, neighbours=neighbours, withheld=of) for of in (0.0, SHARE, 1 / FOLDS))
+    songs = torch.tensor([[PAD] * (6 - len(context)) + [*context, PAD] for context in CONTEXTS])
+    found = []
+    for memory in (none, some, most):
+        looked_up = memory(songs, torch.arange(1, 1 + len(songs)) * 7 - 1, torch.zeros(len(songs), 4))
+        found.append(torch.zeros(len(songs), N_SONGS).scatter_add(1, looked_up.songs, looked_up.bonus).detach())
+        assert memory.song_plays[0].equal(none.song_plays[0])
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+    plain, withholding = (relations_of(snapshot, folds=FOLDS, neighbours=neighbours, withheld=of) for of in (0.0, SHARE))
+    for name in ("after", "before", "next", "near"):
+        assert [withholding[name](row) for row in range(N_SONGS)] == [plain[name](row) for row in range(N_SONGS)]
 
 
 # --- pieces of lists
@@ -350,15 +542,22 @@ def test_a_song_itself_and_the_next_track_rest_on_no_count(tmp_path):
     assert found["same"].relations.fold_counts is None
 
 
-REACHES = ("after", "before", "next", "near", "same", "again", "artist", "album", "unheard", "track")
-NOTHING = {**{f"{name}_reach": 0 for name in REACHES}, "lists": 0}
+REACHES = ("after", "before", "next", "near", "same", "again", "artist", "album", "track")
+NOTHING = {**{f"{name}_reach": 0 for name in (*REACHES, "unheard")}, "lists": 0}
 
 
 @pytest.mark.parametrize("name", [*REACHES, "lists"])
 def test_a_source_is_left_out_by_a_zero(tmp_path, name):
     wanted = {**NOTHING, **({"lists": 5} if name == "lists" else {f"{name}_reach": 2})}
     (source,) = memory_of(snapshot_of(tmp_path, [[3, 4]]), **wanted).sources
-    assert source.names == (("unheard of artist", "unheard of album") if name == "unheard" else (name,))
+    assert source.names == (name,)
+
+
+def test_newcomers_are_looked_for_where_they_are_asked_for_and_others_find_something(tmp_path):
+    snapshot = snapshot_of(tmp_path, [[3, 4]])
+    assert memory_of(snapshot, unheard_reach=7).newcomers.reach == 7
+    assert memory_of(snapshot, unheard_reach=0).newcomers is None
+    assert memory_of(snapshot, **{**NOTHING, "unheard_reach": 7}) is None
 
 
 def test_as_many_songs_are_judged_as_are_asked_for(tmp_path):
@@ -396,6 +595,19 @@ def test_nothing_is_left_of_an_entry_that_an_edition_has_no_use_for(rare):
     left = entries.counts[:, None] - entries.fold_counts
     assert entries.songs.tolist() == [7, 5, 6]
     assert ((left > 0) == [[True, True], [False, True], [True, False]]).all()
+
+
+@pytest.mark.parametrize("left", [0.0, 1.0])
+def test_without_what_is_withheld_of_a_large_support_nothing_is_left_or_as_much_as_is_wanted(left):
+    """Halves hold only even numbers from 2,048 on; a song of an artist stays one that counts."""
+    by_fold = np.array([[1000, 2001], [4095, 1], [10.37, 3]], np.float32)
+    entries = _Entries.of(np.array([3, 4, 4]), np.array([7, 5, 6]), by_fold, more=left)
+    withheld = np.array([[True, False, False], [False, True, True]])
+    remaining = entries.counts[:, None] - entries.without(withheld, left).fold_counts.astype(np.float32)
+    plain = entries.counts[:, None] - entries.fold_counts.astype(np.float32)
+    assert np.array_equal(remaining[~withheld.T], plain[~withheld.T])
+    of_withheld = remaining[withheld.T]
+    assert (of_withheld <= 0).all() if not left else ((of_withheld >= 1) & (of_withheld <= 3)).all()
 
 
 def test_support_that_a_half_cannot_hold_leaves_nothing_infinite():

@@ -9,11 +9,12 @@ import torch
 
 from config import FIRST_NUMBER, PAD, ModelConfig, ServiceConfig
 from engine.checkpoint import mark_best, save_catalogue, save_checkpoint, write_json
-from memory import CountedRelations, Memory, Relations
+from memory import Memory
 from model import BERT4Rec, Catalogue
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
 from serving.answers import ModelInfo
 from serving.recommender import Recommender
+from sources import CountedRelations, Relations
 
 SONGS = [f"s{number:02d}" for number in range(12)]
 SEQ_LEN = 6

@@ -1,0 +1,159 @@
+"""What each part of the model is worth: one left out or changed at a time, on validation.
+
+    python -m benchmarks.quality.ablation PATH/TO/DATA --set playlists --seeds 0 1      (or: make bench-ablation SET=playlists)
+
+Every variant is trained with the settings file of the data set and what the variant changes, and judged on the validation
+questions; the test part is never asked.  Lines go to benchmarks/results/ablation.jsonl, the table to the output.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.chain import WORK, store
+from benchmarks.quality.network import SEARCH_TASKS, settings_of
+from benchmarks.quality.questions import choose_history, figures, ranks_of
+from benchmarks.quality.splits import DataSet, build, read
+from config import PROJECT_ROOT, Config
+from dataset import VALIDATION
+from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.processes import process_group
+from engine.scoring import score_function
+from errors import exit_code_of
+from model import BERT4Rec
+from train import Trainer
+
+Changes = Mapping[str, Mapping[str, Any]]
+
+WIDTH = 96  # of a model, however it is divided among the parts of a song
+NO_MEMORY: Changes = {
+    "memory": {
+        "lists": 0,
+        **{
+            f"{name}_reach": 0
+            for name in ("after", "before", "next", "near", "same", "again", "artist", "album", "unheard", "track")
+        },
+    }
+}
+SONG_ONLY: Changes = {
+    "model": {"d_songs": WIDTH, "d_albums": 0, "d_artists": 0, "use_features": False},
+    "memory": {"artist_reach": 0, "album_reach": 0, "unheard_reach": 0, "track_reach": 0},
+}
+WITH_ARTIST: Changes = {
+    "model": {"d_songs": WIDTH - 16, "d_albums": 0, "d_artists": 16, "use_features": False},
+    "memory": {"album_reach": 0, "track_reach": 0},
+}
+WITH_ALBUM: Changes = {"model": {"use_features": False}, "memory": {"track_reach": 0}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A model that differs from the default in one respect."""
+
+    changes: Changes = field(default_factory=dict)
+    after: Callable[[BERT4Rec], None] | None = None
+    """What is done to the trained model before it is judged."""
+
+
+def _silence_encoder(model: BERT4Rec) -> None:
+    model.encoder_weight.data.zero_()
+
+
+def _no_bonus(model: BERT4Rec) -> None:
+    model.newcomer_bonus.data.zero_()
+
+
+def _alone(changes: Changes) -> Variant:
+    """Changes to an encoder without a memory."""
+    sections = {"model": dict(changes.get("model", {})), "training": dict(changes.get("training", {})), **NO_MEMORY}
+    return Variant(changes=sections)
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "the default": Variant(),
+    "song alone": Variant(changes=SONG_ONLY),
+    "song and artist": Variant(changes=WITH_ARTIST),
+    "song, artist and album": Variant(changes=WITH_ALBUM),
+    "scores of the memory alone": Variant(after=_silence_encoder),
+    "no judgement": Variant(changes={"memory": {"judged": 0}}),
+    "no nearest lists": Variant(changes={"memory": {"lists": 0}}),
+    "no songs after and before": Variant(changes={"memory": {"after_reach": 0, "before_reach": 0}}),
+    "no direct successors": Variant(changes={"memory": {"next_reach": 0}}),
+    "no copying from the same sequence": Variant(changes={"memory": {"again_reach": 0}}),
+    "no songs that nobody has played": Variant(changes={"memory": {"unheard_reach": 0}}, after=_no_bonus),
+    "no bonus for them": Variant(after=_no_bonus),
+    "none of them withheld in training": Variant(changes={"memory": {"withheld": 0.0}}),
+    "only the last song hidden": Variant(changes={"training": {"last_item_probability": 1.0}}),
+    "cloze alone": Variant(changes={"training": {"last_item_probability": 0.0}}),
+    "ids never hidden": Variant(changes={"training": {"unknown_song_probability": 0.0}}),
+    "encoder alone": _alone({}),
+    "encoder alone, song alone": _alone(SONG_ONLY),
+    "encoder alone, song and artist": _alone(WITH_ARTIST),
+    "encoder alone, song, artist and album": _alone(WITH_ALBUM),
+    "encoder alone, cloze alone": _alone({"training": {"last_item_probability": 0.0}}),
+    "encoder alone, ids never hidden": _alone({"training": {"unknown_song_probability": 0.0}}),
+    "encoder alone, 1,024 negatives with logQ correction": _alone({"training": {"negatives": 1024}}),
+    "encoder alone, label smoothing 0.1": _alone({"training": {"label_smoothing": 0.1}}),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train and judge what was asked for, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.ablation", description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", default=PROJECT_ROOT.parent / "shared" / "data")
+    parser.add_argument("--set", default="playlists", help="the data set")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="a model for each of them")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help="only these")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    data = build(read(arguments.data / arguments.set), WORK / "ablation" / arguments.set)
+    print("| | NDCG@10 by seed | mean | known targets | new targets | seconds |\n| --- | --- | ---: | ---: | ---: | ---: |")
+    for name in arguments.variants:
+        runs = [judged(data, VARIANTS[name], seed) for seed in arguments.seeds]
+        store("ablation", {"data": arguments.set, "part": "validation", "variant": name, "seeds": arguments.seeds, "runs": runs})
+        print(_row(name, runs), flush=True)
+    return 0
+
+
+def judged(data: DataSet, variant: Variant, seed: int) -> dict[str, float]:
+    """NDCG@10 of one model by kind of target, and the seconds that it took to train."""
+    config = changed(settings_of(data.name, data.encoders_folder.parent, seed=seed), variant.changes)
+    begin = time.perf_counter()
+    with process_group(config.training) as process:
+        run = Trainer(config, data.snapshot, process, show_progress=False).run()
+    seconds = time.perf_counter() - begin
+    model = load_checkpoint(find_checkpoint(run)).model
+    if variant.after is not None:
+        variant.after(model)
+    questions = data.questions(VALIDATION, config.evaluation).thinned(SEARCH_TASKS)
+    score = score_function(model)
+    history, _ = choose_history(score, questions)
+    by_kind = figures(ranks_of(score, questions.tasks(history=history), questions), questions)
+    return {**{kind: of_kind.metrics["ndcg10"] for kind, of_kind in by_kind.items()}, "seconds": seconds}
+
+
+def changed(config: Config, changes: Changes) -> Config:
+    """The settings with some fields of some sections replaced, checked as always.  Raises ConfigError for a bad value."""
+    sections = {name: replace(getattr(config, name), **fields) for name, fields in changes.items() if fields}
+    return replace(config, **sections)
+
+
+def _row(name: str, runs: Sequence[Mapping[str, float]]) -> str:
+    def mean(kind: str) -> str:
+        return f"{np.mean([run[kind] for run in runs]):.4f}" if kind in runs[0] else ""
+
+    each = ", ".join(f"{run['all']:.4f}" for run in runs)
+    return (
+        f"| {name} | {each} | {mean('all')} | {mean('warm')} | {mean('cold')} | {np.mean([run['seconds'] for run in runs]):.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))
