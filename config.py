@@ -205,7 +205,7 @@ class MemoryConfig:
     album_reach: int = 4
     """Songs of the same album."""
     unheard_reach: int = 50
-    """Songs of the same artist or album that no training sequence holds."""
+    """Songs by whose artist and album others are looked up that no training sequence holds, beside those of likely songs."""
     track_reach: int = 1
     """The next track of the same album, where track numbers are known."""
     judged: int = 256

@@ -137,7 +137,7 @@ class Memory(nn.Module):
     def grown(self, song_artist: Tensor, song_album: Tensor) -> "Memory":
         """A memory with N more songs, which nobody has played, of these artists and albums (N,); parameters are shared.
 
-        Tables by song are shared too; those by artist and album are copied, to write the new songs into them.
+        So are the tables of what was counted; those of songs that nobody has played are made anew, with the new ones in them.
         """
         n_songs = self.song_plays.shape[1]
         larger = twin(self)

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from config import FIRST_NUMBER, PAD
 from judgement import Evidence
-from sources import ROOM_FOR_NEW, SHARPNESS_OF_LOG, Origin, Place, of_edition, twin
+from sources import SHARPNESS_OF_LOG, Origin, Place, of_edition, twin
 from sums import Found, Weighing, added_up, best_of, distinct, padded, rows_of, take
 
+# New songs that an artist (or album) may have beyond its longest row, when a memory grows by them.
+ROOM_FOR_NEW = 16
 # What a song of the context counts beside the whole of what was found, where the first few artists are chosen.
 OF_CONTEXT = 0.02
 
@@ -69,7 +71,7 @@ class GroupTable(nn.Module):
         return len(self.n_unheard)
 
     def groups(self) -> Groups:
-        """The tables without what pads them, as far as the full edition needs them, on the CPU."""
+        """The tables without what pads them and without editions, on the CPU."""
         names = ("row_of_song", "starts", "n_unheard")
         columns = {name: getattr(self, name).cpu() for name in names}
         return Groups(songs=self.songs[: int(self.starts[-1])].cpu(), **columns)
@@ -134,7 +136,8 @@ class Newcomers(nn.Module):
         """Songs and signals at M places, given what was `found` and its `bonus` (M, U); `song_plays` (E, V)."""
         heard = bonus.detach() * (of_edition(song_plays, origin, found.keys) > 0)
         best = best_of(heard, found.keys, self.FOUND)
-        likely, of_best = found.keys.gather(1, best), heard.gather(1, best)  # (M, N)
+        missing = (0, self.FOUND - best.shape[1])  # so that a softmax rounds alike however much was found
+        likely, of_best = F.pad(found.keys.gather(1, best), missing), F.pad(heard.gather(1, best), missing)  # (M, N)
         share = of_best.masked_fill(of_best == 0, -torch.inf).softmax(1).nan_to_num(0.0)  # 0: padding, or not heard
         context = place.context(self.reach)  # (M, W)
         songs, amounts = [], []

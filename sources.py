@@ -37,8 +37,6 @@ INITIAL_STRENGTH = {"before": 0.5, "near": 0.3, "artist": 0.1, "album": 0.2, "sa
 ITSELF = "same"
 # Support below this is what floating point left over.
 NOTHING = 1e-6
-# New songs that an artist (or album) may have beyond its longest row, when a memory grows by them.
-ROOM_FOR_NEW = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +109,7 @@ class ListIndex:
     pieces: Tensor  # (any,) int32 pieces that hold each song, the newest, song after song
     pieces_of_song: Tensor  # (V + 1,) int64 where those of each song begin
     rarity: Tensor  # (V,) float32 log of pieces over pieces with this song; 0 for songs in none
-    withheld: Tensor | None = None  # (E, V) bool songs that an edition takes for unheard; None: there are none
+    unheard: Tensor | None = None  # (E, V) bool songs that an edition's lists do not hold; only where a model is trained
 
 
 class Origin(NamedTuple):
@@ -275,77 +273,37 @@ class CountedRelations(Source):
         )
 
     def grown(self, n_songs: int, groups: Mapping[str, Tensor]) -> Source:
-        """New songs stand in the rows of their artist (or album), and in "same" for themselves; elsewhere nothing is counted."""
+        """A new song speaks for the songs of its artist and album and, in "same", for itself; elsewhere nothing is counted."""
         n_new = len(next(iter(groups.values())))
         larger = twin(self)
-        if not {ITSELF, *groups} & set(self.names):
-            larger.register_buffer("row_of_song", F.pad(self.row_of_song, (0, n_new)))
-            return larger
-        itself = torch.arange(n_new)
-        parts = []
-        for number, name in enumerate(self.names):
-            part = _relation_of(self.tables(), number)
-            if name == ITSELF:
-                part = _with_songs(part, itself + part.rows[0], n_songs)
-            elif name in groups:
-                part = _with_songs(part, torch.where(groups[name] >= FIRST_NUMBER, groups[name], PAD).cpu(), n_songs)
-            else:
-                part = replace(part, row_of_song=F.pad(part.row_of_song, (0, n_new)))
-            parts.append(part)
-        tables = Relations.joined(parts)
-        larger.rows = tables.rows
-        larger._take_over(tables)
-        return larger.to(self.songs.device)
+        rows = [self._rows_of_new(number, n_new, groups) for number in range(len(self.names))]
+        row_of_song = torch.cat([self.row_of_song, torch.stack(rows).to(self.row_of_song)], dim=1)
+        if ITSELF in self.names:
+            larger._take_over(replace(self._with_rows(torch.arange(n_songs, n_songs + n_new)), row_of_song=row_of_song))
+        else:
+            larger.register_buffer("row_of_song", row_of_song)
+        return larger
 
+    def _rows_of_new(self, number: int, n_new: int, groups: Mapping[str, Tensor]) -> Tensor:
+        """The row of each new song in one relation, (N,), PAD for none; its own stand behind all others."""
+        if self.names[number] == ITSELF:
+            return self.totals.shape[1] + torch.arange(n_new)
+        if self.names[number] not in groups:
+            return torch.full((n_new,), PAD)
+        keys = groups[self.names[number]].cpu()
+        is_counted = (keys >= FIRST_NUMBER) & (keys < self.rows[number])
+        return torch.where(is_counted, keys + sum(self.rows[:number]), PAD)
 
-def _relation_of(relations: Relations, number: int) -> Relations:
-    """One relation of several, without editions, on the CPU."""
-    before = sum(relations.rows[:number])
-    last = before + relations.rows[number]
-    starts = relations.starts[before : last + 1].cpu()
-    entries = slice(int(starts[0]), int(starts[-1]))
-    return Relations(
-        names=relations.names[number : number + 1],
-        reaches=relations.reaches[number : number + 1],
-        rows=relations.rows[number : number + 1],
-        most=relations.most,
-        row_of_song=_moved(relations.row_of_song[number : number + 1].cpu(), -before),
-        starts=starts - starts[0],
-        songs=relations.songs[entries].cpu(),
-        counts=relations.counts[entries].cpu(),
-        totals=relations.totals[:1, before:last].cpu(),
-    )
-
-
-def _with_songs(relation: Relations, rows: Tensor, n_songs: int) -> Relations:
-    """One relation with the songs from `n_songs` on behind the others of their rows (N,), where they count as played once.
-
-    Row 0 takes none, and a row takes at most ROOM_FOR_NEW beyond the longest there was; rows may be new.
-    """
-    n_old, n_rows = relation.rows[0], max(relation.rows[0], int(rows.max()) + 1)
-    lengths = F.pad(relation.starts.diff(), (0, n_rows - n_old))
-    longest = int(lengths.max())
-    real = rows != PAD
-    row, song = rows[real], torch.arange(n_songs, n_songs + len(rows))[real]
-    order = row.argsort(stable=True)
-    row, song = row[order], song[order]
-    place = lengths[row] + torch.arange(len(row)) - torch.searchsorted(row, row)
-    kept = place < longest + ROOM_FOR_NEW
-    all_rows = torch.cat([torch.repeat_interleave(torch.arange(n_rows), lengths), row[kept]])
-    order = all_rows.argsort(stable=True)
-    songs = torch.cat([relation.songs, song[kept].to(relation.songs)])[order]
-    counts = torch.cat([relation.counts, torch.ones(int(kept.sum()))])[order]
-    starts = F.pad(torch.bincount(all_rows, minlength=n_rows).cumsum(0), (1, 0))
-    return replace(
-        relation,
-        rows=(n_rows,),
-        most=max(relation.most, longest + ROOM_FOR_NEW),
-        row_of_song=torch.cat([relation.row_of_song, rows[None].to(relation.row_of_song)], dim=1),
-        starts=starts,
-        songs=songs,
-        counts=counts,
-        totals=F.pad(relation.totals, (0, n_rows - n_old), value=1.0),
-    )
+    def _with_rows(self, songs: Tensor) -> Relations:
+        """The tables, which rest on no count, with a row more for each song (N,), which stands in it alone."""
+        tables, n_new = self.tables(), len(songs)
+        return replace(
+            tables,
+            starts=torch.cat([tables.starts, tables.starts[-1] + torch.arange(1, n_new + 1).to(tables.starts)]),
+            songs=torch.cat([tables.songs, songs.to(tables.songs)]),
+            counts=F.pad(tables.counts, (0, n_new), value=1.0),
+            totals=F.pad(tables.totals, (0, n_new), value=1.0),
+        )
 
 
 def _moved(row_of_song: Tensor, by: int) -> Tensor:
@@ -418,7 +376,7 @@ class NearestLists(Source):
     kept_songs: Tensor
     kept_pieces: Tensor
     column_of_offset: Tensor
-    withheld: Tensor | None
+    unheard: Tensor | None
 
     def __init__(self, index: ListIndex, neighbours: int, reach: int):
         super().__init__()
@@ -435,7 +393,7 @@ class NearestLists(Source):
         self.register_buffer("kept_songs", -first_ones(self.piece_width).int(), persistent=False)
         self.register_buffer("kept_pieces", -first_ones(self.most_pieces).int(), persistent=False)
         self.register_buffer("column_of_offset", self._columns_of_offset(), persistent=False)
-        self.register_buffer("withheld", index.withheld, persistent=False)
+        self.register_buffer("unheard", index.unheard, persistent=False)
         self.fading = nn.Parameter(torch.zeros(reach))  # log weight of the context song so far back
         self.sharpness = nn.Parameter(torch.tensor(self.SHARPNESS))
         self.offset = nn.Parameter(torch.zeros(len(self.SHARPNESS), 2 * self.FURTHEST + 2))  # log weight by place, last: unknown
@@ -456,7 +414,7 @@ class NearestLists(Source):
         songs = songs * is_like[..., None]  # the others fill up the number of neighbours, with the row's own list among them
         weights = torch.softmax((self.sharpness[:, None, None] * log_similarity).masked_fill(~is_like, -1e4), dim=2) * is_like
         by_place = self.offset.exp()[:, self.column_of_offset]  # (2, piece_width + 1, piece_width)
-        songs = self._without_withheld(songs, origin)
+        songs = self._without_unheard(songs, origin)
         last = self._place_of_last(songs, context[:, 0])  # (M, N)
         factors = by_place.index_select(1, last.flatten()).view(-1, *songs.shape)  # (2, M, N, songs of a piece)
         found = distinct(songs.flatten(1).long(), song_plays.shape[1])
@@ -466,7 +424,7 @@ class NearestLists(Source):
     def _nearest(self, context: Tensor, origin: Origin | None) -> tuple[Tensor, Tensor]:
         """The most similar pieces (M, N) and their similarity, 0 for none; the row's own list is no neighbour."""
         known = torch.where(context < len(self.rarity), context, PAD)  # (M, W): of songs that came later nothing is known
-        known = self._without_withheld(known, origin)
+        known = self._without_unheard(known, origin)
         first = self.pieces_of_song[known]
         pieces = take(self.pieces, first, self.most_pieces)
         pieces &= rows_of(self.kept_pieces, self.pieces_of_song[known + 1] - first)
@@ -480,11 +438,11 @@ class NearestLists(Source):
         best = best_of(similarity, found.keys, self.neighbours)  # of equally similar pieces the newest
         return found.keys.gather(1, best), similarity.gather(1, best)
 
-    def _without_withheld(self, songs: Tensor, origin: Origin | None) -> Tensor:
-        """Songs (M, ...) with PAD for those that the edition of their place takes for unheard."""
-        if origin is None or self.withheld is None:
+    def _without_unheard(self, songs: Tensor, origin: Origin | None) -> Tensor:
+        """Songs (M, ...) with PAD for those that the edition of their place does not hold, although some list looked at does."""
+        if origin is None or self.unheard is None:
             return songs
-        return songs.masked_fill(of_edition(self.withheld, origin, songs), PAD)
+        return songs.masked_fill(of_edition(self.unheard, origin, songs), PAD)
 
     def _place_of_last(self, songs: Tensor, last: Tensor) -> Tensor:
         """Where the context's last song first stands in each piece, `piece_width` for nowhere: (M, N)."""

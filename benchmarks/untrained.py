@@ -34,6 +34,7 @@ Ids = Literal["text", "int"]
 STAMP = "untrained.json"  # beside the run's files: what it was made of
 SONGS_PER_ARTIST, SONGS_PER_ALBUM = 8, 8  # on average, and at most
 MEAN_PLAYS = 20.0  # training lists that hold a song, on average
+SHARE_UNHEARD = 0.1  # of the songs no list holds
 SHARE_MISSING, SHARE_EXPLICIT, SHARE_EDITIONS = 0.03, 0.1, 0.05
 ROWS_AT_ONCE = 50_000
 # What decides on the bytes of a run: with any of it changed, a kept run is made again.
@@ -72,8 +73,10 @@ def random_songs(n_songs: int) -> Songs:
     popularity = (10.0 + np.arange(n_songs)) ** -0.6
     n_artists = max(1, n_songs // SONGS_PER_ARTIST)
     artists = (n_artists * rng.random(n_songs) ** 2).astype(np.int64)
+    plays = np.maximum(1, popularity * MEAN_PLAYS / popularity.mean()).round()
+    plays[n_songs - int(SHARE_UNHEARD * n_songs) :] = 0
     return Songs(
-        plays=np.maximum(1, popularity * MEAN_PLAYS / popularity.mean()).round().astype(np.float32),
+        plays=plays.astype(np.float32),
         artists=artists,
         albums=_albums_of(artists),
         recordings=_recordings_of(artists, rng),
@@ -163,10 +166,14 @@ def _digest_of_sources() -> str:
 
 
 def fitted_encoders(songs: Songs, ids: Ids = "text") -> Encoders:
-    """Encoders that number songs, artists and albums in the order in which they stand in the catalogue."""
+    """Encoders that number songs, artists and albums in the order in which they stand in the catalogue.
+
+    Those without a play are songs of the catalogue that no list holds.
+    """
     numbers = np.arange(1, len(songs) + 1)
+    song_ids = numbers if ids == "int" else numbers.astype(str).astype(object)
     return Encoders(
-        songs=_in_order(IdEncoder(), numbers if ids == "int" else numbers.astype(str).astype(object)),
+        songs=_in_order(IdEncoder(), song_ids[songs.plays > 0]).extend(song_ids),
         albums=_in_order(IdEncoder("album"), _names("album", songs.albums)),
         artists=_in_order(IdEncoder("artist"), _names("artist", songs.artists)),
         features=FeatureEncoder().fit(songs.features),
@@ -192,7 +199,7 @@ def untrained_model(encoders: Encoders, songs: Songs, rng: np.random.Generator) 
         song_artist=torch.from_numpy(artists),
         song_album=torch.from_numpy(albums),
         song_features=torch.from_numpy(features),
-        n_fitted_songs=V,
+        n_fitted_songs=encoders.songs.n_fitted,
         n_fitted_albums=n_albums,
         n_fitted_artists=n_artists,
     )

@@ -56,7 +56,18 @@ VALIDATION_METRIC = "ndcg10"  # what the best checkpoint is best in
 
 # What every checkpoint.json names; a folder that lacks one of them is not ours.
 DESCRIBED = frozenset(
-    {"epoch", "model", "memory", "counts", "metrics", "weights_digest", "catalogue_digest", "training_state_digest"}
+    {
+        "epoch",
+        "model",
+        "memory",
+        "judged",
+        "newcomers",
+        "counts",
+        "metrics",
+        "weights_digest",
+        "catalogue_digest",
+        "training_state_digest",
+    }
     | {"encoders_digest", "snapshot_digest", "trained_at"}
 )
 
@@ -372,10 +383,12 @@ def read_description(folder: Path) -> dict[str, Any]:
         complete = (folder / WEIGHTS).is_file()
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise CheckpointError(f"{folder} is not a checkpoint of this project ({exc})") from exc
-    if version != FORMAT_VERSION or not complete:
+    if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"checkpoint {folder} has format {version} (this version reads {FORMAT_VERSION}) or lacks {WEIGHTS}"
+            f"checkpoint {folder} has format {version} (this version reads {FORMAT_VERSION}): train a new model"
         )
+    if not complete:
+        raise CheckpointError(f"checkpoint {folder} lacks {WEIGHTS}: name another one")
     if lacking:
         raise CheckpointError(f"{folder} is not a checkpoint of this project ({DESCRIPTION} lacks {', '.join(lacking)})")
     return dict(described)

@@ -27,11 +27,11 @@ def weigh(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") ->
     """Give the model an encoder weight and a newcomer bonus, chosen on held-out tasks; returns both.
 
     The weight is that with the best NDCG@10, among equals the smallest; the bonus the largest that costs no more than GIVEN_AWAY.
-    Without a memory the encoder is alone: its weight stays 1, and no song has a bonus.  Nor has one where no song is new, or
-    where every choice has a quality of 0, which says nothing.
+    Where no bonus gains anything there is none: held-out tasks without new songs do not tell what one would cost elsewhere.
+    Without a memory the encoder is alone: its weight is 1, and no song has a bonus.
     """
     if model.memory is None:
-        return 1.0, 0.0
+        return _give(model, 1.0, 0.0)
     tasks = answerable(held.tasks, held.n_songs, held.allow_repeats)
     ranks = np.empty((len(WEIGHTS), len(BONUSES), len(tasks)), np.int64)
     tasks = tasks.select(np.argsort(tasks.position, kind="stable"))  # rows of a batch are padded to the longest
@@ -48,16 +48,19 @@ def weigh(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") ->
         for at, (known, learned, target, without) in enumerate(asked, start):
             for row, weight in zip(ranks, WEIGHTS, strict=True):
                 row[:, at] = _ranks(known + np.float32(weight) * learned, is_new, target, without)
-    gains = ndcg_at(ranks.reshape(-1, len(tasks)), LIST_LENGTH)
-    flat = [sequence_means(of_both, tasks.sequence)[1].mean() for of_both in gains]
+    each = ndcg_at(ranks.reshape(-1, len(tasks)), LIST_LENGTH)
+    flat = [sequence_means(of_both, tasks.sequence)[1].mean() for of_both in each]
     quality = np.reshape(flat, (len(WEIGHTS), len(BONUSES)))
     number = int(np.argmax(quality.max(axis=1)))
     affordable = np.flatnonzero(quality[number] >= (1 - GIVEN_AWAY) * quality[number].max())
-    says_something = is_new.any() and quality.max() > 0
-    chosen = WEIGHTS[number], BONUSES[int(affordable[-1])] if says_something else 0.0
-    model.encoder_weight.data.fill_(chosen[0])
-    model.newcomer_bonus.data.fill_(chosen[1])
-    return chosen
+    gains = quality[number].max() > quality[number, 0]
+    return _give(model, WEIGHTS[number], BONUSES[int(affordable[-1])] if gains else 0.0)
+
+
+def _give(model: BERT4Rec, weight: float, bonus: float) -> tuple[float, float]:
+    model.encoder_weight.data.fill_(weight)
+    model.newcomer_bonus.data.fill_(bonus)
+    return weight, bonus
 
 
 def _ranks(scores: np.ndarray, is_new: np.ndarray, target: int, excluded: np.ndarray) -> np.ndarray:

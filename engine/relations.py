@@ -94,6 +94,15 @@ class TrainingSongs:
         plays[_with_full(self.withheld)] = 0
         return plays
 
+    def lists_of(self, key_of_song: np.ndarray) -> np.ndarray:
+        """The lists that hold an artist (or album), in each edition, given that of each song (V,): (E, n_keys) float32."""
+        keys, n_keys = key_of_song[self.songs], int(key_of_song.max()) + 1
+        editions = _editions(self.lists_with(keys, n_keys))
+        for fold in np.flatnonzero(self.withheld.any(axis=1)):
+            by_fold = self.lists_with(keys, n_keys, ~self.withheld[fold, self.songs])
+            editions[1 + fold] = by_fold.sum(axis=0) - by_fold[fold]
+        return editions
+
     def mean_within(self, window: int) -> float:
         """How many songs follow one within `window` places, on average."""
         lengths = np.diff(self.starts)
@@ -101,12 +110,12 @@ class TrainingSongs:
         pairs = longest * (longest - 1) / 2 + np.maximum(0, lengths - window - 1) * float(window)
         return float(pairs.sum() / max(1, len(self.songs)))
 
-    def lists_with(self, keys: np.ndarray, n_keys: int) -> np.ndarray:
-        """How many lists of each fold hold a song with each key (r,): (folds, n_keys)."""
+    def lists_with(self, keys: np.ndarray, n_keys: int, kept: np.ndarray | None = None) -> np.ndarray:
+        """How many lists of each fold hold a song with each key (r,): (folds, n_keys); of the `kept` songs (r,) bool alone."""
         G = len(self.fold_of_list)
         pairs = keys * np.int64(G)
         pairs += self.list_of_sequence[self.sequence]
-        pairs = _distinct(pairs)
+        pairs = _distinct(pairs if kept is None else pairs[kept])
         return np.bincount(self.fold_of_list[pairs % G] * n_keys + pairs // G, minlength=self.folds * n_keys).reshape(
             self.folds, n_keys
         )
@@ -143,7 +152,7 @@ def build_memory(snapshot: Snapshot, config: MemoryConfig, d_model: int) -> Memo
     plays = training.plays()
     sources: list[Source] = [CountedRelations(relations) for relations in build_relations(snapshot, config, training, plays)]
     if config.lists:
-        index = replace(index_lists(snapshot), withheld=torch.from_numpy(_with_full(training.withheld)))
+        index = replace(index_lists(snapshot), unheard=torch.from_numpy(plays == 0))
         sources.append(NearestLists(index, config.lists, config.lists_reach))
     if config.again_reach:
         sources.append(HeardBefore(config.again_reach))
@@ -420,27 +429,30 @@ def _song_relation(name: str, pairs: Pairs, training: TrainingSongs, plays: np.n
 def _group_relation(
     name: str, key: np.ndarray, training: TrainingSongs, plays: np.ndarray, reach: int, neighbours: int
 ) -> Relations:
-    """The songs of each artist (or album), most played first; each counts one list more, so that new songs count at all."""
-    members, n_keys = np.flatnonzero(key >= FIRST_NUMBER), int(key.max()) + 1
+    """The songs of each artist (or album) that stand in training lists, most played first, in every edition."""
+    members = np.flatnonzero((key >= FIRST_NUMBER) & (plays[0] > 0))
     members = members[np.argsort(key[members], kind="stable")]
-    by_fold = training.lists_by_fold[:, members].T
-    entries = _Entries.of(key[members].astype(np.int64), members, by_fold, more=1.0).without(training.withheld[:, members], 1.0)
-    totals = _editions(training.lists_with(key[training.songs], n_keys)) + 1
+    entries = _Entries.of(key[members].astype(np.int64), members, training.lists_by_fold[:, members].T)
+    entries = entries.without(training.withheld[:, members])
     known = np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)
-    return entries.strongest(entries.counts, neighbours).relation(name, reach, neighbours, known, totals)
+    best = entries.strongest(entries.counts, LOOKED_AT * neighbours).with_editions_of(neighbours, np.ones_like(plays))
+    return best.relation(name, reach, neighbours, known, training.lists_of(key))
 
 
 def unheard_groups(key: np.ndarray, plays: np.ndarray, most: int) -> Groups:
     """The songs of each artist (or album) that some edition lacks: of those that no list holds and of the others so many each.
 
-    `plays` (E, V).  Were both counted together, an artist of many unheard songs would teach nothing.
+    `plays` (E, V).  Were both counted together, an artist of many unheard songs would teach nothing.  Of the former the highest
+    numbers are taken, which came last; of the others any, for theirs fall with their plays.
     """
     members, n_keys = np.flatnonzero((key >= FIRST_NUMBER) & (plays == 0).any(axis=0)), int(key.max()) + 1
-    kinds = 2 * key[members].astype(np.int64) + (plays[0, members] > 0)
-    order = np.argsort(kinds, kind="stable")
-    place = np.arange(len(order)) - np.searchsorted(kinds[order], kinds[order])
-    members = members[order[place < most]]
     never = plays[0, members] == 0
+    kinds = 2 * key[members].astype(np.int64) + ~never  # of each artist first those that no list holds
+    order = np.lexsort((np.where(never, -members, np.random.default_rng(1).permutation(len(members))), kinds))
+    place = np.arange(len(order)) - np.searchsorted(kinds[order], kinds[order])
+    kept = order[place < most]
+    kept = kept[np.lexsort((members[kept], kinds[kept]))]
+    members, never = members[kept], never[kept]
     return Groups(
         row_of_song=torch.from_numpy(np.where(key >= FIRST_NUMBER, key, PAD).astype(np.int32)),
         starts=torch.from_numpy(_starts_of(key[members], n_keys)),
@@ -475,13 +487,13 @@ class _Entries:
     fold_counts: np.ndarray  # (n, folds) float16, or float32 where one is too large
 
     @classmethod
-    def of(cls, rows: np.ndarray, songs: np.ndarray, by_fold: np.ndarray, more: float = 0.0) -> "_Entries":
-        """From the support by each fold (n, folds), and so much `more` by none.
+    def of(cls, rows: np.ndarray, songs: np.ndarray, by_fold: np.ndarray) -> "_Entries":
+        """From the support by each fold (n, folds).
 
-        The whole is the sum of the rounded parts: without the only fold that supports a pair exactly `more` is left.
+        The whole is the sum of the rounded parts: without the only fold that supports a pair nothing is left.
         """
         half = by_fold.astype(np.float16 if by_fold.sum(axis=1).max(initial=0) < LARGEST_HALF else np.float32)
-        counts = half.sum(axis=1, dtype=np.float32) + np.float32(more)
+        counts = half.sum(axis=1, dtype=np.float32)
         return cls(rows=rows.astype(np.int32), songs=songs.astype(np.int32), counts=counts, fold_counts=half)
 
     @classmethod
@@ -497,16 +509,12 @@ class _Entries:
             columns[name] = np.concatenate([part.__dict__.pop(name) for part in parts])
         return cls(**columns)
 
-    def without(self, withheld: np.ndarray, left: float = 0.0) -> "_Entries":
-        """The same with `left` of the support of those entries that the edition without a fold withholds, (folds, n) bool."""
+    def without(self, withheld: np.ndarray) -> "_Entries":
+        """The same without the entries that the edition without a fold withholds, (folds, n) bool."""
         if not withheld.any():
             return self
-        fold_counts = self.fold_counts.copy()
-        all_but = self.counts - np.float32(left)
-        rounded = _at_least(all_but, fold_counts.dtype) if left == 0 else _at_most(all_but, fold_counts.dtype)
-        for fold, of_fold in enumerate(withheld):
-            fold_counts[of_fold, fold] = rounded[of_fold]
-        return replace(self, fold_counts=fold_counts)
+        everything = _at_least(self.counts, self.fold_counts.dtype)[:, None]
+        return replace(self, fold_counts=np.where(withheld.T, everything, self.fold_counts))
 
     def strongest(self, strength: np.ndarray, most: int) -> "_Entries":
         """At most so many entries of each row, in the order of their strength (n,); equal ones stay in theirs."""
@@ -563,12 +571,6 @@ def _at_least(counts: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """The least numbers of a floating-point type that are not below the counts, so that nothing is left without them."""
     rounded = counts.astype(dtype)
     return np.where(rounded < counts, np.nextafter(rounded, dtype.type(np.inf)), rounded)
-
-
-def _at_most(counts: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """The largest numbers of a floating-point type that are not above the counts."""
-    rounded = counts.astype(dtype)
-    return np.where(rounded > counts, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
 
 
 def _drawn(n_songs: int, folds: int, share: float) -> np.ndarray:

@@ -213,5 +213,7 @@ def take_back(run: Path, at: Path, progress: Progress) -> None:
 def refuse_other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], done: str = "the checkpoint to resume") -> None:
     """Raise ConfigError naming the first setting that differs from the checkpoint's."""
     for name, value in wanted.items():
-        if saved.get(name) != value:
+        if name not in saved:
+            raise ConfigError(f"{done} is of a version that had no {name}: train a new model")
+        if saved[name] != value:
             raise ConfigError(f"{name} is {value}, but {done} was trained with {saved.get(name)}: use the same")

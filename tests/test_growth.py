@@ -9,7 +9,7 @@ from dataset import split_by_sequence, write_snapshot
 from engine.relations import build_memory
 from memory import Memory
 from model import BERT4Rec, Catalogue
-from sources import ROOM_FOR_NEW, CountedRelations, Relations
+from sources import CountedRelations, Relations
 from tests.engine.small import N_SONGS, circle_lists
 
 V = FIRST_NUMBER + N_SONGS
@@ -139,7 +139,7 @@ def test_parameters_and_tables_by_song_are_shared_not_copied(model, grown):
     assert names == [("after", "before", "next", "near"), ("artist", "album"), ("same",), ("lists",), ("again",)]
     for of_source, source in zip(names, model.memory.sources, strict=True):
         shared = [source.songs.data_ptr() in tables, source.starts.data_ptr() in tables] if of_source != ("again",) else []
-        assert all(shared) if of_source[0] in ("after", "lists") else not any(shared)
+        assert not any(shared) if of_source == ("same",) else all(shared)
     assert not any(tables & {table.songs.data_ptr(), table.starts.data_ptr()} for table in model.memory.newcomers.tables)
 
 
@@ -156,20 +156,21 @@ def test_a_model_without_a_memory_grows_too(model):
     assert scores_of(longer, [[3, V, MASK]]).shape == (1, V + 1)
 
 
-def group_of(songs, row_of_song):
-    """A relation by artist with row 3 of these songs, played in five lists each."""
-    relations = Relations(
-        names=("artist",),
+def relation_of(name, *rows, row_of_song, folds=0):
+    """A relation with these rows of songs, each of which five lists support; nine hold what the row is of."""
+    lengths, songs = [len(row) for row in rows], [song for row in rows for song in row]
+    return Relations(
+        names=(name,),
         reaches=(2,),
-        rows=(4,),
-        most=len(songs),
+        rows=(len(rows),),
+        most=max(lengths),
         row_of_song=torch.tensor([row_of_song], dtype=torch.int32),
-        starts=torch.tensor([0, 0, 0, 0, len(songs)]),
+        starts=torch.tensor([0, *np.cumsum(lengths).tolist()]),
         songs=torch.tensor(songs, dtype=torch.int32),
         counts=torch.full((len(songs),), 5.0),
-        totals=torch.full((1, 4), 9.0),
+        totals=torch.full((1 + folds, len(rows)), 9.0),
+        fold_counts=torch.ones(folds, len(songs)) if folds else None,
     )
-    return CountedRelations(relations)
 
 
 def rows_of(relation):
@@ -178,16 +179,49 @@ def rows_of(relation):
     return [[part.tolist() for part in column.tensor_split(bounds)] for column in (tables.songs, tables.counts)]
 
 
-def test_new_songs_stand_behind_the_others_of_their_artist_and_new_artists_get_rows():
-    memory = Memory(2, [group_of([3, 4], [0, 0, 0, 3, 3])], torch.zeros(1, 5))
-    none = torch.full((4,), UNKNOWN)
-    (relation,) = memory.grown(torch.tensor([3, UNKNOWN, 4, 3]), none).sources
-    assert rows_of(relation) == [[[], [], [], [3, 4, 5, 8], [7]], [[], [], [], [5, 5, 1, 1], [1]]]
-    assert relation.totals[0].tolist() == [9, 9, 9, 9, 1]
-    assert relation.row_of_song.tolist() == [[0, 0, 0, 3, 3, 3, 0, 4, 3]]
+def test_a_new_song_speaks_for_an_artist_who_is_counted_and_stands_in_no_row():
+    """Artists are numbered up to 5, of whom 4 has no play, and albums up to 3; what is new beyond them is not counted."""
+    parts = [
+        relation_of("artist", [], [], [], [3, 4], [], [5], row_of_song=[0, 0, 0, 3, 3, 5], folds=2),
+        relation_of("album", [], [], [], [4], row_of_song=[0, 0, 0, 0, 3, 0], folds=2),
+    ]
+    memory = Memory(2, [CountedRelations(Relations.joined(parts))], torch.zeros(3, 6))
+    before = rows_of(memory.sources[0])
+    artists, albums = torch.tensor([3, UNKNOWN, 5, 4, 6, 3]), torch.tensor([UNKNOWN, 3, 4, 3, MASK, 0])
+    (relation,) = memory.grown(artists, albums).sources
+    assert (
+        rows_of(relation)
+        == before
+        == [[[], [], [], [3, 4], [], [5], [], [], [], [4]], [[], [], [], [5, 5], [], [5], *[[]] * 3, [5]]]
+    )
+    assert relation.totals.equal(memory.sources[0].totals)
+    assert relation.fold_counts.equal(memory.sources[0].fold_counts)
+    assert relation.row_of_song.tolist() == [[0, 0, 0, 3, 3, 5, 3, 0, 5, 4, 0, 3], [0, 0, 0, 0, 9, 0, 0, 9, 0, 9, 0, 0]]
+    assert relation.row_of_song.dtype == memory.sources[0].row_of_song.dtype
 
 
-def test_of_many_new_songs_of_one_artist_only_some_are_taken():
-    memory = Memory(2, [group_of([3, 4], [0, 0, 0, 3, 3])], torch.zeros(1, 5))
+@pytest.mark.parametrize("steps", [[3], [1, 2], [1, 1, 1]])
+def test_a_new_song_has_a_row_of_its_own_to_stand_for_itself(steps):
+    """Behind those of all relations; which track follows it is not known."""
+    parts = [
+        relation_of("same", [], [], [], [3], [4], row_of_song=[0, 0, 0, 3, 4]),
+        relation_of("track", [], [], [], [4], [], row_of_song=[0, 0, 0, 3, 0]),
+    ]
+    memory = Memory(2, [CountedRelations(Relations.joined(parts))], torch.zeros(1, 5))
+    before = rows_of(memory.sources[0])
+    larger = memory
+    for n_new in steps:
+        larger = larger.grown(torch.full((n_new,), 3), torch.full((n_new,), UNKNOWN))
+    (relation,) = larger.sources
+    assert rows_of(relation) == [[*before[0], [5], [6], [7]], [*before[1], [1], [1], [1]]]
+    assert relation.totals.tolist() == [[9] * 10 + [1] * 3]
+    assert relation.row_of_song.tolist() == [[0, 0, 0, 3, 4, 10, 11, 12], [0, 0, 0, 8, 0, 0, 0, 0]]
+    assert rows_of(memory.sources[0]) == before
+
+
+def test_as_many_new_songs_of_one_artist_as_there_may_be_speak_for_the_others():
+    relations = relation_of("artist", [], [], [], [3, 4], row_of_song=[0, 0, 0, 3, 3])
+    memory = Memory(2, [CountedRelations(relations)], torch.zeros(1, 5))
     (relation,) = memory.grown(torch.full((100,), 3), torch.full((100,), UNKNOWN)).sources
-    assert rows_of(relation)[0][3] == [3, 4, *range(5, 5 + ROOM_FOR_NEW)]
+    assert relation.row_of_song[0, 5:].tolist() == [3] * 100
+    assert rows_of(relation)[0] == [[], [], [], [3, 4]]

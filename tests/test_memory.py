@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import accumulate
 
 import pytest
@@ -319,6 +320,25 @@ def test_in_training_the_list_at_hand_is_no_neighbour_of_itself():
     assert {song: signals[0] for song, signals in without_own.items()} == approximately({3: 1, 5: b, 8: b, 9: b, 10: c})
     assert everything == found_by(source, row)[0]
     assert {4, 7} < set(everything)
+
+
+def test_songs_that_no_list_of_an_edition_holds_get_no_vote_and_bring_no_list_near():
+    """The row is of list 9; edition 1 holds neither 4 nor 8, edition 2 not 5.  Without an origin all count."""
+    unheard = plays_of({}, {4: 1, 8: 1}, {5: 1}) > 0
+    source, rows = NearestLists(replace(small_index(), unheard=unheard), 3, 4), [[4, 5, MASK]] * 2
+    found = [
+        {song: signals[0] for song, signals in of_place.items()}
+        for of_place in found_by(source, *rows, origin=origin_of((9, 1), (9, 2)))
+    ]
+    assert found == [approximately({3: 1, 5: 1, 9: 1}), approximately({4: 1, 7: 1, 3: 1})]
+    a, b = votes_of([2 / math.sqrt(3), 1 / math.sqrt(4)], 1)
+    for everything in (
+        found_by(source, *rows),
+        found_by(NearestLists(small_index(), 3, 4), *rows, origin=origin_of((9, 1), (9, 2))),
+    ):
+        for of_place in everything:
+            votes = {song: signals[0] for song, signals in of_place.items()}
+            assert votes == approximately({3: 1, 4: a, 7: a, 5: b, 8: b, 9: b})
 
 
 def test_a_song_counts_by_its_place_from_the_last_song():

@@ -9,8 +9,8 @@ import torch
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
 from engine.relations import unheard_groups
 from memory import Memory
-from newcomers import OF_CONTEXT, Groups, GroupTable, Newcomers
-from sources import ROOM_FOR_NEW, SHARPNESS_OF_LOG, Origin, Place
+from newcomers import OF_CONTEXT, ROOM_FOR_NEW, Groups, GroupTable, Newcomers
+from sources import SHARPNESS_OF_LOG, Origin, Place
 from sums import distinct
 from tests.test_judgement import small_memory
 from tests.test_memory import Fixed, bonuses, origin_of
@@ -179,6 +179,20 @@ def test_the_context_chooses_among_artists_that_nothing_was_found_of(few):
     assert {song: told[2:] for song, told in by_artist.items()} == {7: [1.0, 0.5], 8: [0.5, 0.25]}
     assert set(by_album) == {7, 9}  # the fading of albums leaves out the song before the last
     assert not any(told[0] for songs in (by_artist, by_album) for told in songs.values())
+
+
+@pytest.mark.parametrize("n_found", [1, 4, 7, 13, 30])
+def test_a_share_is_the_same_to_the_last_bit_however_much_was_found_at_other_places(n_found):
+    """Whoever asks alone gets the very amounts of a batch.  Forty artists have a song that is heard and one that is not."""
+    rng, songs = np.random.default_rng(n_found), np.arange(83)
+    key = np.where(songs < FIRST_NUMBER, songs, 3 + (songs - 3) % 40)
+    plays = ((songs >= FIRST_NUMBER) & (songs < 43)).astype(np.float32)[None]
+    newcomers = newcomers_of(key, key, plays)
+    found = [dict(zip(rng.permutation(40)[:n_found] + 3, rng.random(n_found, np.float32) * 4, strict=True)) for _ in range(20)]
+    singly = [found_by(newcomers, [[]], [of_place], plays=plays)[0] for of_place in found]
+    assert {len(songs) for said in singly for songs in said} == {min(n_found, Newcomers.GROUPS)}
+    for others in (dict.fromkeys(range(3, 20), 1.0), {song: 0.1 * song for song in range(3, 83)}):
+        assert found_by(newcomers, [[]] * 21, [*found, others], plays=plays)[:-1] == singly
 
 
 def test_specials_and_padding_find_nothing():

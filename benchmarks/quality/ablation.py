@@ -21,7 +21,7 @@ from benchmarks.chain import WORK, store
 from benchmarks.quality.network import SEARCH_TASKS, settings_of
 from benchmarks.quality.questions import choose_history, figures, ranks_of
 from benchmarks.quality.splits import DataSet, build, read
-from config import PROJECT_ROOT, Config
+from config import PROJECT_ROOT, Config, ModelConfig
 from dataset import VALIDATION
 from engine.checkpoint import find_checkpoint, load_checkpoint
 from engine.processes import process_group
@@ -32,7 +32,7 @@ from train import Trainer
 
 Changes = Mapping[str, Mapping[str, Any]]
 
-WIDTH = 96  # of a model, however it is divided among the parts of a song
+WIDTH = ModelConfig().d_model  # however it is divided among the parts of a song
 NO_MEMORY: Changes = {
     "memory": {
         "lists": 0,
@@ -47,7 +47,7 @@ SONG_ONLY: Changes = {
     "memory": {"artist_reach": 0, "album_reach": 0, "unheard_reach": 0, "track_reach": 0},
 }
 WITH_ARTIST: Changes = {
-    "model": {"d_songs": WIDTH - 16, "d_albums": 0, "d_artists": 16, "use_features": False},
+    "model": {"d_songs": WIDTH - 32, "d_albums": 0, "d_artists": 32, "use_features": False},
     "memory": {"album_reach": 0, "track_reach": 0},
 }
 WITH_ALBUM: Changes = {"model": {"use_features": False}, "memory": {"track_reach": 0}}

@@ -94,6 +94,8 @@ def test_a_stored_model_scores_exactly_as_before_and_keeps_only_the_full_edition
     assert len(model.memory.song_plays) == 1 + config.memory.folds
     assert len(model.memory.sources[0].fold_counts) == config.memory.folds
     assert loaded.memory.sources[0].fold_counts is None
+    of_lists = [next(source for source in one.memory.sources if source.names == ("lists",)) for one in (loaded, model)]
+    assert (of_lists[0].unheard, len(of_lists[1].unheard)) == (None, 1 + config.memory.folds)
 
 
 @pytest.mark.parametrize("judged", [0, 3])

@@ -186,6 +186,16 @@ def test_a_memory_that_judges_continues_one_that_does_not(worlds, tmp_path):
     assert trainer_in(new, tmp_path, memory=without, continue_from=run).model.memory.judgement is None
 
 
+def test_a_run_without_a_memory_that_continues_one_with_has_its_encoder_alone(worlds, tmp_path):
+    old = load_checkpoint(worlds[3][1]).model
+    continued = trainer_in(worlds[1], tmp_path, continue_from=worlds[3][1], num_epochs=1)
+    assert continued.model.encoder_weight.equal(old.encoder_weight)
+    continued.model.encoder_weight.data.fill_(0.03)
+    continued.model.newcomer_bonus.data.fill_(2.0)
+    model = load_checkpoint(continued.run()).model
+    assert (model.memory, float(model.encoder_weight), float(model.newcomer_bonus)) == (None, 1.0, 0.0)
+
+
 def test_a_continued_run_trains_on_and_says_what_it_continues(worlds, tmp_path, continued):
     run = continued.run()
     origin = json.loads((run / ORIGIN).read_text())["continued_from"]

@@ -113,8 +113,10 @@ def test_lists_count_alike_however_many_songs_they_are_asked_for():
     assert weigh(Encoder({**RIGHT, **wrong}, strong({**WRONG, 10: 11, 11: 12}, 0.25)), held)[0] == 0.03
 
 
-def test_without_a_memory_the_encoder_is_alone():
+def test_without_a_memory_the_encoder_is_alone_whatever_was_chosen_before():
     model = Encoder(WRONG, None, n_fitted=12)
+    model.encoder_weight.data.fill_(0.3)
+    model.newcomer_bonus.data.fill_(9.0)
     assert weigh(model, UP) == (1.0, 0.0)
     assert (float(model.encoder_weight), float(model.newcomer_bonus)) == (1.0, 0.0)
 
@@ -132,19 +134,31 @@ def test_new_songs_are_given_the_largest_bonus_that_pushes_nothing_back(monkeypa
     assert float(model.newcomer_bonus) == 1.0
 
 
-def test_where_new_songs_would_push_known_ones_back_they_get_nothing():
-    """The memory is right by 0.2."""
-    model = Encoder(WRONG, strong(RIGHT, 0.2), n_fitted=14)
+@pytest.mark.parametrize("lead", [0.2, 4.0])
+def test_where_no_held_out_target_is_new_no_song_has_a_bonus_however_little_it_would_cost(lead):
+    """The memory is right by so much; a lead of 4 is more than any bonus."""
+    model = Encoder(WRONG, strong(RIGHT, lead), n_fitted=14)
     model.newcomer_bonus.data.fill_(9.0)
     assert weigh(model, UP) == (0.0, 0.0)
     assert float(model.newcomer_bonus) == 0.0
 
 
-@pytest.mark.parametrize(("pushed_back", "bonus"), [(1, 3.0), (2, 0.25)])
-def test_half_a_percent_of_the_quality_is_given_away_for_new_songs_and_no_more(pushed_back, bonus):
-    """From 0.5 on a song that leads by 0.3 comes second: 0.37 of a list, of a hundred whose songs lead by 4."""
-    model = Encoder({5: 12, 9: 3}, {5: (6, 0.3), 9: (10, 4.0)}, n_fitted=14)
-    assert weigh(model, held_of(*[[4, 5, 6]] * pushed_back, *[[9, 10]] * (100 - pushed_back))) == (0.0, bonus)
+@pytest.mark.parametrize(("gained", "pushed_back", "bonus"), [(1, 1, 3.0), (1, 2, 0.25), (0, 1, 0.0), (0, 0, 0.0), (1, 0, 3.0)])
+def test_half_a_percent_of_the_quality_is_given_away_for_new_songs_where_they_gain_and_no_more(gained, pushed_back, bonus):
+    """Of a hundred lists one has the only new song, 15, which 0.25 brings from the eleventh place before 13.
+
+    From 0.5 on a song that leads by 0.3 comes second: 0.37 of a list.  The others lead by 4.
+    """
+    model = Encoder({5: 12, 8: 12, 9: 3}, {5: (6, 0.3), 8: (13, 0.2), 9: (10, 4.0)}, n_fitted=15)
+    lists = [[7, 8, 15]] * gained + [[4, 5, 6]] * pushed_back
+    assert weigh(model, held_of(*lists, *[[9, 10]] * (100 - len(lists)))) == (0.0, bonus)
+    assert float(model.newcomer_bonus) == bonus
+
+
+def test_what_counts_is_whether_a_bonus_gains_beside_the_weight_that_is_chosen():
+    """A weight of 1 alone brings 15, the new song, and 14 before 13, which leads by 0.9; a bonus of 1 would bring 15."""
+    model = Encoder({5: 12, 7: 14, 11: 15}, {5: (6, 1.1), 7: (13, 0.9), 11: (13, 0.9)}, n_fitted=15)
+    assert weigh(model, held_of([4, 5, 6], [12, 7, 14], [12, 11, 15])) == (1.0, 0.0)
 
 
 def test_where_no_song_is_new_none_has_a_bonus():

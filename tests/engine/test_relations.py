@@ -204,7 +204,7 @@ def test_counts_are_the_same_however_few_pairs_are_counted_at_a_time(tmp_path, m
     index = index_lists(snapshot)
     monkeypatch.setattr(relations, "PAIRS_AT_ONCE", 1)
     for name, column in vars(index_lists(snapshot)).items():
-        assert name == "withheld" or column.equal(getattr(index, name))
+        assert name == "unheard" or column.equal(getattr(index, name))
 
 
 def test_a_pair_of_a_single_fold_leaves_exactly_nothing_without_it(tmp_path):
@@ -248,7 +248,7 @@ def test_fewer_lists_than_folds_leave_folds_empty(tmp_path):
 
 def test_the_songs_of_an_artist_come_most_played_first_and_unknown_artists_have_none(tmp_path):
     found = relations_of(snapshot_of(tmp_path, [[4, 3], [4, 5], [6, 5]]))
-    assert neighbours_of(found["artist"], 3) == {4: 3.0, 3: 2.0}  # plays in two lists and in one, and one each for all
+    assert neighbours_of(found["artist"], 3) == {4: 2.0, 3: 1.0}
     assert list(neighbours_of(found["artist"], 3)) == [4, 3]
     assert neighbours_of(found["artist"], 2) == {}
     assert found["artist"].row_of_song == [0, 0, 0, 3, 3, 4, 0]
@@ -258,17 +258,54 @@ def test_the_songs_of_an_artist_come_most_played_first_and_unknown_artists_have_
 def test_the_plays_of_an_artists_songs_are_those_of_the_edition(tmp_path):
     sequences = [[4, 3], [4, 5], [6, 3]]
     found, fold = relations_of(snapshot_of(tmp_path, sequences), folds=3)["artist"], fold_of_lists(3, 3)
-    for left_out, (of_three, of_four, total) in enumerate([(2, 2, 3), (3, 2, 3), (2, 3, 3)]):
+    for left_out, (of_three, of_four) in enumerate([(1, 1), (2, 1), (1, 2)]):
         edition = 1 + int(fold[left_out])
         listed = neighbours_of(found, 3, edition)
         assert listed == {3: of_three, 4: of_four}
-        assert found.totals[edition][3] == total  # two lists with a song of artist 3, and one more
-    assert found.totals[0].tolist()[3:] == [4, 2]
+        assert found.totals[edition][3] == 2  # every list holds a song of artist 3
+    assert found.totals[0].tolist()[3:] == [3, 1]
 
 
-def test_totals_are_lists_that_hold_the_artist_and_one(tmp_path):
+def test_totals_are_lists_that_hold_the_artist(tmp_path):
     found = relations_of(snapshot_of(tmp_path, [[3, 4], [3, 4], [5]]))
-    assert found["artist"].totals[0].tolist() == [1, 1, 1, 3, 2]  # artist 3 made songs 3 and 4, artist 4 song 5
+    assert found["artist"].totals[0].tolist() == [0, 0, 0, 2, 1]  # artist 3 made songs 3 and 4, artist 4 song 5
+
+
+def test_songs_of_an_artist_that_no_training_list_holds_are_not_listed(tmp_path):
+    found = relations_of(snapshot_of(tmp_path, [[4, 6], [3, 5]], split=[TRAIN, TEST]))
+    assert [neighbours_of(found["artist"], row) for row in (3, 4)] == [{4: 1.0}, {}]
+    assert [neighbours_of(found["album"], row) for row in (3, 4)] == [{4: 1.0}, {6: 1.0}]
+    assert set(found["artist"].relations.songs.tolist()) == {4, 6}
+
+
+def test_where_nobody_known_has_been_played_artists_list_nothing(tmp_path):
+    nobody = np.array([PAD, 1, UNKNOWN, UNKNOWN, PAD, 4, UNKNOWN])
+    memory = memory_of(snapshot_of(tmp_path, [[3, 4], [4, 6]], song_artist=nobody, song_album=nobody), folds=2)
+    (source,) = (source for source in memory.sources if "artist" in source.names)
+    for edition in range(3):
+        assert said_by(source, [[3, 5]], edition, memory.song_plays) == {"artist": [{}], "album": [{}]}
+
+
+def test_each_edition_lists_the_songs_of_an_artist_that_are_played_most_in_it(tmp_path):
+    """Two at most; how often songs 3 to 7 are played in lists of each fold.  Songs 6 and 7 are of use to none."""
+    plays = {3: (5, 0, 0), 4: (0, 4, 0), 5: (1, 1, 1), 6: (1, 0, 0), 7: (0, 1, 0)}
+    fold, sequences = fold_of_lists(30, 3), [[8]] * 30
+    for of_fold in range(3):
+        songs = [song for song, by_fold in plays.items() for _ in range(by_fold[of_fold])]
+        for at, song in zip(np.flatnonzero(fold == of_fold), songs, strict=False):
+            sequences[at] = [song]
+    artist = np.array([0, 1, 2, 3, 3, 3, 3, 3, 2])
+    snapshot = snapshot_of(
+        tmp_path, sequences, song_artist=artist, song_album=artist, song_features=np.zeros((9, 2), np.float32), n_fitted_songs=9
+    )
+    found = relations_of(snapshot, folds=3, neighbours=2)["artist"]
+    assert [neighbours_of(found, 3, edition) for edition in range(4)] == [
+        {3: 5.0, 4: 4.0},
+        {4: 4.0, 5: 2.0},
+        {3: 5.0, 5: 2.0},
+        {3: 5.0, 4: 4.0},
+    ]
+    assert set(found.relations.songs.tolist()) == {3, 4, 5}
 
 
 # --- songs that nobody has played
@@ -307,13 +344,38 @@ def test_the_songs_of_an_artist_that_no_list_of_an_edition_holds_speak_for_thems
 
 
 def test_unheard_songs_of_all_lists_and_of_an_edition_do_not_push_each_other_out():
-    """No list holds the songs 4, 5 and 8; the first edition lacks 3 and 6 too, the second 7."""
+    """No list holds the songs 4, 5 and 8, of which the last ones stay; the first edition lacks 3 and 6 too, the second 7."""
     key, plays = np.array([0, 1, 2, *[3] * 6]), np.ones((3, 9), np.float32)
     plays[:, [4, 5, 8]] = plays[1, [3, 6]] = plays[2, 7] = 0
-    expected = {9: [[4, 5, 8], [3, 4, 5, 6, 8], [4, 5, 7, 8]], 2: [[4, 5], [3, 4, 5, 6], [4, 5]], 1: [[4], [3, 4], [4]]}
-    for most, of_editions in expected.items():
-        table = GroupTable(unheard_groups(key, plays, most))
-        assert [unheard_of(table, 3, edition) for edition in range(3)] == of_editions
+    for most, never in {9: {4, 5, 8}, 3: {4, 5, 8}, 2: {5, 8}, 1: {8}}.items():
+        groups = unheard_groups(key, plays, most)
+        others = {3, 6, 7} & set(groups.songs.tolist())
+        assert len(others) == min(3, most)
+        assert groups.songs.tolist() == [*sorted(never), *sorted(others)]
+        of_editions = [unheard_of(GroupTable(groups), 3, edition) for edition in range(3)]
+        assert of_editions == [sorted(never), sorted(never | others & {3, 6}), sorted(never | others & {7})]
+
+
+def test_the_newest_unheard_songs_of_an_artist_with_too_many_stay():
+    """Songs are by artists 3 and 4 in turn, and nobody has played every other song of each."""
+    songs = np.arange(43)
+    key = np.where(songs < FIRST_NUMBER, songs, 3 + songs % 2)
+    plays = np.where(songs % 4 < 2, 5.0, 0.0).astype(np.float32)[None]
+    table = GroupTable(unheard_groups(key, plays, 3))
+    assert [unheard_of(table, row) for row in (3, 4)] == [[34, 38, 42], [31, 35, 39]]
+
+
+def test_of_the_songs_that_some_edition_lacks_any_are_taken_however_much_they_are_played():
+    """Of ten songs each of a hundred artists, numbered by their plays, three: the same three whenever they are asked for."""
+    songs = np.arange(3, 1003)
+    key, plays = np.array([0, 1, 2, *(3 + (songs - 3) % 100)]), np.ones((2, 1003), np.float32)
+    plays[1, 3:] = 0
+    taken = unheard_groups(key, plays, 3).songs.view(100, 3)
+    rank = (taken - 3) // 100
+    assert taken.diff(dim=1).min() > 0
+    assert all(set(key[row].tolist()) == {3 + number} for number, row in enumerate(taken.numpy()))
+    assert torch.bincount(rank.flatten(), minlength=10).tolist() == pytest.approx([30] * 10, abs=15)
+    assert unheard_groups(key, plays, 3).songs.equal(taken.flatten())
 
 
 # --- songs that an edition withholds
@@ -398,8 +460,25 @@ def test_without_plays_a_song_stands_in_no_counted_relation_and_the_others_stand
             assert found[name].totals[edition][row] == (0 if row in gone else whole[name].totals[edition][row])
         for name, row in itertools.product(("artist", "album"), range(7)):
             listed = neighbours_of(whole[name], row, edition)
-            expected = {song: 1.0 if song in gone else count for song, count in listed.items()}
+            expected = {song: count for song, count in listed.items() if song not in gone}
             assert neighbours_of(found[name], row, edition) == expected
+
+
+@pytest.mark.parametrize("share", [0.0, SHARE])
+def test_artists_and_albums_are_counted_without_what_an_edition_withholds(tmp_path, share):
+    """Two songs of each at most, against counting list by list; of songs that are played as much any may be listed."""
+    sequences, songs = random_sequences(6), np.arange(N_SONGS)
+    snapshot = songs_world(tmp_path, sequences)
+    found, fold = relations_of(snapshot, folds=FOLDS, withheld=share, neighbours=2), fold_of_lists(30, FOLDS)
+    for name, key in (("artist", snapshot.song_artist), ("album", snapshot.song_album)):
+        for edition, row in itertools.product(range(1 + FOLDS), range(FIRST_NUMBER, int(np.max(key)) + 1)):
+            gone = withheld_by(edition - 1, share) if edition else set()
+            members = {song for song in songs[key == row].tolist() if song not in gone}
+            lists = [members & set(listed) for listed, of_list in zip(sequences, fold, strict=True) if of_list != edition - 1]
+            plays, listed = Counter(itertools.chain(*lists)), neighbours_of(found[name], row, edition)
+            assert found[name].totals[edition][row] == sum(map(bool, lists))
+            assert sorted(listed.values()) == sorted(plays.values())[-2:]
+            assert listed.items() <= plays.items()
 
 
 def test_an_edition_has_neighbours_of_its_own_in_place_of_those_that_it_withholds(tmp_path):
@@ -424,6 +503,7 @@ def test_an_edition_is_as_if_its_withheld_songs_had_been_in_no_list(tmp_path):
         for name in ("near", "artist", "album"):
             for row in range(N_SONGS if name == "near" else 7):
                 assert neighbours_of(tables[name], row, edition) == neighbours_of(others_tables[name], row, edition)
+            assert tables[name].totals[edition].equal(others_tables[name].totals[edition])
         for table, without in zip(found.newcomers.tables, other.newcomers.tables, strict=True):
             of_rows = [unheard_of(table, row, edition) for row in range(len(table))]
             assert of_rows == [unheard_of(without, row, edition) for row in range(len(without))]
@@ -439,13 +519,13 @@ def test_only_sources_that_ask_no_other_list_find_a_withheld_song(tmp_path):
         gone = withheld_by(edition - 1, 1 / FOLDS)
         for source in memory.sources:
             for name, places in said_by(source, CONTEXTS, edition, memory.song_plays).items():
-                assert not any(found.keys() & gone for found in places) or name in ("artist", "album", "same", "again")
+                assert not any(found.keys() & gone for found in places) or name in ("same", "again")
                 assert any(places)
         assert not memory.song_plays[edition, sorted(gone)].any()
         songs = torch.tensor([[PAD] * (6 - len(context)) + [*context, PAD] for context in CONTEXTS])
         origin = Origin(torch.full((len(songs),), 999), torch.full((len(songs),), edition))
         looked_up = memory(songs, torch.arange(1, 1 + len(songs)) * 7 - 1, torch.zeros(len(songs), 4), origin)
-        assert set(looked_up.songs.flatten().tolist()) & gone  # by artist and album
+        assert set(looked_up.songs.flatten().tolist()) & gone  # newcomers of a likely artist or album
 
 
 def test_a_withheld_song_of_the_context_says_no_more_than_an_unknown_one(tmp_path):
@@ -486,8 +566,30 @@ def test_the_full_edition_is_the_same_whatever_is_withheld(tmp_path, neighbours)
     torch.testing.assert_close(found[1], found[0])
     torch.testing.assert_close(found[2], found[0])
     plain, withholding = (relations_of(snapshot, folds=FOLDS, neighbours=neighbours, withheld=of) for of in (0.0, SHARE))
-    for name in ("after", "before", "next", "near"):
-        assert [withholding[name](row) for row in range(N_SONGS)] == [plain[name](row) for row in range(N_SONGS)]
+    for name in ("after", "before", "next", "near", "artist", "album"):
+        rows = range(plain[name].totals.shape[1])
+        assert [list(withholding[name](row).items()) for row in rows] == [list(plain[name](row).items()) for row in rows]
+        assert withholding[name].totals[0].equal(plain[name].totals[0])
+
+
+def test_a_song_that_only_the_rows_own_fold_holds_gets_no_vote_though_another_list_of_it_is_near(tmp_path):
+    """The row's fold holds 3, 4, 5, which is the row's own, 3, 8, 4, 5, 6 and several times 4, 7; all other lists are 3, 8."""
+    fold = fold_of_lists(9, 3)
+    own, near = np.flatnonzero(fold == fold[0])[:2].tolist()
+    sequences = [[4, 7] if of_list == fold[0] else [3, 8] for of_list in fold]
+    sequences[own], sequences[near] = [3, 4, 5], [3, 8, 4, 5, 6]
+    snapshot = songs_world(tmp_path, sequences)
+    memory = memory_of(snapshot, folds=3)
+    (source,) = (source for source in memory.sources if isinstance(source, NearestLists))
+    songs = torch.tensor([[3, 4, 5, PAD]])
+    found = []
+    for edition in (1 + int(fold[own]), 1 + (int(fold[own]) + 1) % 3, 0):
+        origin = Origin(torch.tensor([own]), torch.tensor([edition])) if edition else None
+        evidence = source(Place(songs, torch.tensor([0]), torch.tensor([3])), origin, memory.song_plays)
+        found.append(
+            {song for song, vote in zip(evidence.songs[0].tolist(), evidence.amounts[0, 0].tolist(), strict=True) if vote}
+        )
+    assert found == [{3, 8}, {3, 4, 5, 6, 7, 8}, {3, 4, 5, 6, 7, 8}]
 
 
 # --- pieces of lists
@@ -597,17 +699,15 @@ def test_nothing_is_left_of_an_entry_that_an_edition_has_no_use_for(rare):
     assert ((left > 0) == [[True, True], [False, True], [True, False]]).all()
 
 
-@pytest.mark.parametrize("left", [0.0, 1.0])
-def test_without_what_is_withheld_of_a_large_support_nothing_is_left_or_as_much_as_is_wanted(left):
-    """Halves hold only even numbers from 2,048 on; a song of an artist stays one that counts."""
+def test_without_what_is_withheld_of_a_large_support_nothing_is_left():
+    """Halves hold only even numbers from 2,048 on."""
     by_fold = np.array([[1000, 2001], [4095, 1], [10.37, 3]], np.float32)
-    entries = _Entries.of(np.array([3, 4, 4]), np.array([7, 5, 6]), by_fold, more=left)
+    entries = _Entries.of(np.array([3, 4, 4]), np.array([7, 5, 6]), by_fold)
     withheld = np.array([[True, False, False], [False, True, True]])
-    remaining = entries.counts[:, None] - entries.without(withheld, left).fold_counts.astype(np.float32)
+    remaining = entries.counts[:, None] - entries.without(withheld).fold_counts.astype(np.float32)
     plain = entries.counts[:, None] - entries.fold_counts.astype(np.float32)
     assert np.array_equal(remaining[~withheld.T], plain[~withheld.T])
-    of_withheld = remaining[withheld.T]
-    assert (of_withheld <= 0).all() if not left else ((of_withheld >= 1) & (of_withheld <= 3)).all()
+    assert (remaining[withheld.T] <= 0).all()
 
 
 def test_support_that_a_half_cannot_hold_leaves_nothing_infinite():
