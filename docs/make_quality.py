@@ -5,6 +5,7 @@ python -m docs.make_quality
 
 import json
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ def overview(newest: Mapping[str, Line]) -> list[str]:
         f"`{name}` {count['n_sequences']:,} sequences with {count['n_tasks']:,} questions, {_seeds(line)}, {_minutes(line)} each"
         for (name, line), count in zip(newest.items(), counts, strict=True)
     ]
-    return [*rows, "", f"{'; '.join(asked)}. Intervals of 95 % are resampled by list and by listener."]
+    return [*rows, "", textwrap.fill(f"{'; '.join(asked)}. Intervals of 95 % are resampled by list and by listener.", 128)]
 
 
 def by_set(newest: Mapping[str, Line]) -> list[str]:
@@ -141,14 +142,14 @@ def ablations(lines: Sequence[Line]) -> list[str]:
         newest = {line["variant"]: line for line in lines if line["data"] == data}
         rows += [
             "",
-            f"| `{data}`, validation | NDCG@10, by seed | known songs | new songs | seconds |",
-            "|---|---:|---:|---:|---:|",
+            f"| `{data}`, validation | NDCG@10, by seed | known songs | new songs |",
+            "|---|---:|---:|---:|",
         ]
         for variant, line in newest.items():
             runs = line["runs"]
             each = ", ".join(f"{run['all']:.4f}" for run in runs)
             known, new = (np.mean([run[kind] for run in runs]) for kind in ("warm", "cold"))
-            rows.append(f"| {variant} | {each} | {known:.4f} | {new:.4f} | {np.mean([run['seconds'] for run in runs]):.0f} |")
+            rows.append(f"| {variant} | {each} | {known:.4f} | {new:.4f} |")
     return rows[1:]
 
 

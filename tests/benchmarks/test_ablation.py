@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from benchmarks.quality.ablation import NO_MEMORY, VARIANTS, changed
+from config import Config
+from docs import make_quality
+from engine.relations import build_memory
+from tests.engine.small import small_snapshot
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_a_setting_that_the_program_takes(name):
+    default, variant = Config(), changed(Config(), VARIANTS[name].changes)
+    assert (variant == default) == (name in ("the default", "scores of the memory alone", "no bonus for them"))
+    assert variant.preprocessing == default.preprocessing
+    assert variant.evaluation == default.evaluation
+
+
+def test_all_variants_have_the_same_width():
+    assert {changed(Config(), variant.changes).model.d_model for variant in VARIANTS.values()} == {Config().model.d_model}
+
+
+def test_an_encoder_alone_has_no_memory(tmp_path):
+    snapshot, _ = small_snapshot(tmp_path)
+    assert build_memory(snapshot, changed(Config(), NO_MEMORY).memory, 16) is None
+    assert build_memory(snapshot, Config().memory, 16) is not None
+
+
+def test_of_a_variant_that_was_run_twice_the_newest_line_counts():
+    runs = [{"all": value, "warm": 0.5, "cold": 0.25, "seconds": 10.0} for value in (0.1, 0.2, 0.3)]
+    lines = [
+        {"data": "small", "variant": "the default", "runs": runs[:1]},
+        {"data": "small", "variant": "song alone", "runs": runs[1:2]},
+        {"data": "small", "variant": "the default", "runs": runs[1:]},
+    ]
+    assert make_quality.ablations(json.loads(json.dumps(lines)))[2:] == [
+        "| the default | 0.2000, 0.3000 | 0.5000 | 0.2500 | 10 |",
+        "| song alone | 0.2000 | 0.5000 | 0.2500 | 10 |",
+    ]
+
+
+def test_a_page_without_the_marks_is_left_as_it_is(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tests -->\nold\n")
+    with pytest.raises(ValueError, match="substring not found"):
+        make_quality.fill(page, "tests", ["new"])
+    assert page.read_text() == "before\n<!-- tests -->\nold\n"
+
+
+def test_what_stands_between_the_marks_is_replaced_and_nothing_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- tests -->\nold\n<!-- /tests -->\nafter\n")
+    make_quality.fill(page, "tests", ["new", "rows"])
+    assert page.read_text() == "before\n<!-- tests -->\nnew\nrows\n<!-- /tests -->\nafter\n"
