@@ -35,8 +35,8 @@ def test_of_a_variant_that_was_run_twice_the_newest_line_counts():
         {"data": "small", "variant": "the default", "runs": runs[1:]},
     ]
     assert make_quality.ablations(json.loads(json.dumps(lines)))[2:] == [
-        "| the default | 0.2000, 0.3000 | 0.5000 | 0.2500 | 10 |",
-        "| song alone | 0.2000 | 0.5000 | 0.2500 | 10 |",
+        "| the default | 0.2000, 0.3000 | 0.5000 | 0.2500 |",
+        "| song alone | 0.2000 | 0.5000 | 0.2500 |",
     ]
 
 
