@@ -216,7 +216,7 @@ class MemoryConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require(self.folds >= 2, "folds", self.folds, "at least 2")
         most = 1 / self.folds
-        _require(0 <= self.withheld <= most, "withheld", self.withheld, f"0 (none) to {most:g}, one over folds")
+        _require(0 <= self.withheld <= most, "withheld", self.withheld, f"between 0 (none) and {most:g}, which is one over folds")
         _require(self.lists >= 0, "lists", self.lists, "0 (none) or more")
         _require(self.judged >= 0, "judged", self.judged, "0 (none) or more")
         for name in (

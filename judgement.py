@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sums import LEAST_BEST, Found, Weighing, best_of, split_in, weighed
+from sums import LEAST_BEST, Found, Weighing, places_of_best, split_in, weighed
 
 HIDDEN = 32
 # What brings signals to a spread of about 1 on public playlists and on listening histories; nothing is fitted to one of them.
@@ -69,7 +69,7 @@ class Judgement(nn.Module):
 
         `found` are the distinct songs of all the evidence, `context` (M, d_context) describes the places.
         """
-        best = best_of(bonus, found.keys, self.most)  # (M, K)
+        best = places_of_best(bonus, found.keys, self.most)  # (M, K)
         K = best.shape[1]
         of_best = bonus.gather(1, best)
         signals = [OF_PLAYS * log_plays.gather(1, best), OF_SUM * of_best.detach()]

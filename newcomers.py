@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from config import FIRST_NUMBER, PAD
 from judgement import Evidence
 from sources import SHARPNESS_OF_LOG, Origin, Place, of_edition, twin
-from sums import Found, Weighing, added_up, best_of, distinct, padded, rows_of, take
+from sums import Found, Weighing, added_up, distinct, padded, places_of_best, rows_of, take
 
 # New songs that an artist (or album) may have beyond its longest row, when a memory grows by them.
 ROOM_FOR_NEW = 16
 # What a song of the context counts beside the whole of what was found, where the first few artists are chosen.
-OF_CONTEXT = 0.02
+CONTEXT_WEIGHT = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class Newcomers(nn.Module):
     def forward(self, place: Place, origin: Origin | None, found: Found, bonus: Tensor, song_plays: Tensor) -> Evidence:
         """Songs and signals at M places, given what was `found` and its `bonus` (M, U); `song_plays` (E, V)."""
         heard = bonus.detach() * (of_edition(song_plays, origin, found.keys) > 0)
-        best = best_of(heard, found.keys, self.FOUND)
+        best = places_of_best(heard, found.keys, self.FOUND)
         missing = (0, self.FOUND - best.shape[1])  # so that a softmax rounds alike however much was found
         likely, of_best = F.pad(found.keys.gather(1, best), missing), F.pad(heard.gather(1, best), missing)  # (M, N)
         share = of_best.masked_fill(of_best == 0, -torch.inf).softmax(1).nan_to_num(0.0)  # 0: padding, or not heard
@@ -160,7 +160,7 @@ class Newcomers(nn.Module):
         of_found = F.pad(share, (0, context.shape[1]))
         of_context = F.pad(fading[: context.shape[1]].expand(context.shape), (likely.shape[1], 0))
         weights = added_up(torch.stack([of_found, of_context]), None, groups) * (groups.keys != PAD)  # (2, M, all of them)
-        best = best_of(weights[0] + OF_CONTEXT * weights[1], groups.keys, self.GROUPS)
+        best = places_of_best(weights[0] + CONTEXT_WEIGHT * weights[1], groups.keys, self.GROUPS)
         return groups.keys.gather(1, best), weights.gather(2, best.expand(2, *best.shape))
 
     def learned(self) -> dict[str, list[Tensor]]:

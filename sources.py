@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from config import FIRST_NUMBER, PAD
 from judgement import Evidence
-from sums import Weighing, added_up, best_of, distinct, first_ones, padded, rows_of, split_in, take
+from sums import Weighing, added_up, distinct, first_ones, padded, places_of_best, rows_of, split_in, take
 
 # Logarithms are taken of so many times a share: at 1,000 the many weak songs outvote the few strong ones at the top.
 SHARPNESS_OF_LOG = 30.0
@@ -435,7 +435,7 @@ class NearestLists(Source):
             is_other &= self.list_of_piece[found.keys] != origin.lists[:, None]
         (common,) = added_up(weight[None], None, found)
         similarity = torch.where(is_other, common / self.size[found.keys].sqrt(), 0.0)
-        best = best_of(similarity, found.keys, self.neighbours)  # of equally similar pieces the newest
+        best = places_of_best(similarity, found.keys, self.neighbours)  # of equally similar pieces the newest
         return found.keys.gather(1, best), similarity.gather(1, best)
 
     def _without_unheard(self, songs: Tensor, origin: Origin | None) -> Tensor:

@@ -43,12 +43,12 @@ class Weighing(NamedTuple):
         return 1 + max(number for number in (*self.plain, *self.logs, self.best) if number is not None)
 
 
-def best_of(values: Tensor, keys: Tensor, most: int) -> Tensor:
+def places_of_best(values: Tensor, keys: Tensor, most: int) -> Tensor:
     """Where the largest of `values` (M, C), 0 and above, stand, at most so many: (M, most).
 
     Of equal ones that with the higher key (M, C), whatever the batch: the bits of a float that is not negative rise with it.
 
-    >>> best_of(torch.tensor([[0.5, 0.0, 0.5]]), torch.tensor([[7, 5, 8]]), 2)
+    >>> places_of_best(torch.tensor([[0.5, 0.0, 0.5]]), torch.tensor([[7, 5, 8]]), 2)
     tensor([[2, 0]])
     """
     rank = (values.detach().float().view(torch.int32).long() << 32) + keys

@@ -9,7 +9,7 @@ import torch
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
 from engine.relations import unheard_groups
 from memory import Memory
-from newcomers import OF_CONTEXT, ROOM_FOR_NEW, Groups, GroupTable, Newcomers
+from newcomers import CONTEXT_WEIGHT, ROOM_FOR_NEW, Groups, GroupTable, Newcomers
 from sources import SHARPNESS_OF_LOG, Origin, Place
 from sums import distinct
 from tests.test_judgement import small_memory
@@ -77,7 +77,7 @@ def by_hand(newcomers, context, found, edition=0, keys=(ARTIST, ALBUM), plays=PL
         for song, weight in zip(context[::-1], fading, strict=False):
             weights[key[song]] = weights.get(key[song], 0) + max(0, weight)
         known = {row for row in (*shares, *weights) if row >= FIRST_NUMBER}
-        ranked = sorted(((shares.get(row, 0) + OF_CONTEXT * weights.get(row, 0), row) for row in known), reverse=True)
+        ranked = sorted(((shares.get(row, 0) + CONTEXT_WEIGHT * weights.get(row, 0), row) for row in known), reverse=True)
         amounts = {}
         for _, row in ranked[: newcomers.GROUPS]:
             lacking = [song for song in range(FIRST_NUMBER, len(key)) if key[song] == row and plays[edition, song] == 0]

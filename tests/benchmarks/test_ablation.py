@@ -53,3 +53,13 @@ def test_what_stands_between_the_marks_is_replaced_and_nothing_else(tmp_path):
     page.write_text("before\n<!-- tests -->\nold\n<!-- /tests -->\nafter\n")
     make_quality.fill(page, "tests", ["new", "rows"])
     assert page.read_text() == "before\n<!-- tests -->\nnew\nrows\n<!-- /tests -->\nafter\n"
+
+
+def test_the_tables_of_quality_are_those_of_the_stored_results(tmp_path, monkeypatch):
+    pages = {name: tmp_path / name for name in ("README", "PAGE")}
+    for name, copy in pages.items():
+        copy.write_text(getattr(make_quality, name).read_text(encoding="utf-8"), encoding="utf-8")
+        monkeypatch.setattr(make_quality, name, copy)
+    before = {name: page.read_text(encoding="utf-8") for name, page in pages.items()}
+    make_quality.main()
+    assert {name: page.read_text(encoding="utf-8") for name, page in pages.items()} == before, "run: python -m docs.make_quality"
