@@ -155,7 +155,7 @@ class Source(nn.Module):
 
     def forward(self, place: Place, origin: Origin | None, song_plays: Tensor) -> Evidence:
         """Songs and signals at M places; `origin` (M,) of training rows, None takes the full edition; `song_plays` (E, V)."""
-        raise NotImplementedError
+        raise NotImplementedError  # each source finds songs in its own way; there is none to fall back on
 
     def learned(self) -> dict[str, list[Tensor]]:
         """The parameters of each relation, by its name; they may be views of a parameter."""
