@@ -129,8 +129,10 @@ class PreprocessingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of the network."""
+    """The shape of the network, and what its encoder predicts."""
 
+    objective: Literal["cloze", "causal"] = "cloze"
+    """Songs hidden anywhere, from both sides (cloze, as BERT4Rec), or each song from those before it (causal, as SASRec)."""
     seq_len: int = 32
     """Songs in one training row and the longest context of a request, the masked place included."""
     d_songs: int = 64
@@ -228,12 +230,14 @@ class MemoryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """The cloze objective and the loop around it."""
+    """What is predicted in a row, and the loop around it."""
 
     cloze_probability: float = 0.25
     """Share of the places of a row that are masked and predicted."""
     last_item_probability: float = 0.9
     """Share of the rows in which only the last song is masked, as it is when the model is used."""
+    memory_places: int = 1
+    """Songs of a row that the memory learns to predict with the objective "causal", whose encoder predicts all of them."""
     unknown_song_probability: float = 0.2
     """Share of the input songs whose id is hidden, so that album, artist and features carry them."""
     batch_size: int = 64
@@ -286,7 +290,7 @@ class TrainingConfig:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         if self.cloze_probability == 0 and self.last_item_probability == 0:
             raise ConfigError("cloze_probability (0) and last_item_probability (0) leave nothing to predict: raise one of them")
-        for name in ("batch_size", "num_epochs", "keep_checkpoints"):
+        for name in ("batch_size", "num_epochs", "keep_checkpoints", "memory_places"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require((self.negatives or 0) >= 0, "negatives", self.negatives, "0 or more")
         for name in ("warmup_steps", "early_stopping_epochs", "threads", "weight_decay", "map_songs", "checkpoint_minutes"):

@@ -14,7 +14,7 @@ Features stand once per song, not once per row: `song_artist`, `song_album` (V,)
 number; sequences are one flat array of song numbers with offsets.  A batch is song numbers only, (B, L).
 
 Shape letters: V songs (the three specials included), F feature columns, S sequences, R rows of all sequences together,
-B batch, L length of a row, M masked places in a batch.
+B batch, L length of a row, M places asked for in a batch.
 """
 
 import hashlib
@@ -408,12 +408,13 @@ def _sides_in_order(sizes: np.ndarray, train_size: float) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A training batch: rows with MASK at the hidden places, and what stood there."""
+    """A training batch: rows, the places that are asked for, and what stands there, which in cloze rows is hidden by MASK."""
 
     songs: Tensor  # (B, L) int64, left-padded with PAD
     places: Tensor  # (M,) int64 indices into the B * L flattened places
     targets: Tensor  # (M,) int64 song numbers
     origin: Origin  # the list of each row
+    remembered: Tensor | None = None  # (m,) int64 indices into `places` at which the memory is asked; None: everywhere
 
 
 def numbered_lists(lists: np.ndarray) -> np.ndarray:
@@ -444,25 +445,27 @@ class Windows(NamedTuple):
         return Windows(*(column[rows] for column in self))
 
 
-class Masked(NamedTuple):
-    """Windows and what is hidden in them.  Lengths alone decide that, so no song has been read yet."""
+class Asked(NamedTuple):
+    """Windows and the places that are asked for in them.  Lengths alone decide that, so no song has been read yet."""
 
     windows: Windows  # (B,)
-    row: Tensor  # (M,) the row of each hidden place, rising
+    row: Tensor  # (M,) the row of each such place, rising
     back: Tensor  # (M,) songs between the place and the end of its row: 0 for the last one
+    remembered: Tensor | None = None  # (M,) bool: the memory is asked as well; None: everywhere
 
     def width(self, row_len: int) -> int:
         """L, the longest row, at most `row_len`."""
         return min(row_len, int((self.windows.ends - self.windows.firsts).max()))
 
     def places(self, width: int) -> Tensor:
-        """The hidden places (M,) in rows that are laid out L wide."""
+        """The places (M,) in rows that are laid out L wide."""
         return self.row * width + (width - 1) - self.back
 
-    def share(self, rank: int, n_shares: int) -> "Masked":
+    def share(self, rank: int, n_shares: int) -> "Asked":
         """Every n-th row, from row `rank` on."""
         mine = self.row % n_shares == rank
-        return Masked(self.windows.take(slice(rank, None, n_shares)), self.row[mine] // n_shares, self.back[mine])
+        remembered = None if self.remembered is None else self.remembered[mine]
+        return Asked(self.windows.take(slice(rank, None, n_shares)), self.row[mine] // n_shares, self.back[mine], remembered)
 
 
 class TrainingRows:
@@ -485,12 +488,14 @@ class TrainingRows:
         history_starts: np.ndarray | None = None,
         row_len: int | None = None,
         folds: int = 2,
+        hides: bool = True,
     ):
         """`lists` (S,) names the list that each sequence is a version of; None: each is its own.
 
         Rows reach back into the history before their sequence, to `history_starts` (S,); None: sequences have none.
 
         Rows are cut to `row_len` songs (None: `seq_len`), of which the last `seq_len` are predicted.  `folds` as in MemoryConfig.
+        Where it `hides`, the songs that are asked for do not stand in the rows.
         """
         usable = ends - starts >= 2
         self.flat = _view_of(sequences).to(device)  # (R,) int32
@@ -498,7 +503,7 @@ class TrainingRows:
         self.ends = torch.from_numpy(np.ascontiguousarray(ends[usable]))  # (S,)
         reached = starts if history_starts is None else history_starts
         self.firsts = torch.from_numpy(np.ascontiguousarray(reached[usable]))  # (S,)
-        self.seq_len = seq_len
+        self.seq_len, self.hides = seq_len, hides
         self.row_len = max(seq_len, row_len or 0)
         if not len(self.starts):
             raise DataError("no training sequence has two songs: nothing can be learned from this snapshot")
@@ -563,7 +568,29 @@ def _view_of(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
-def mask(windows: Windows, seq_len: int, config: TrainingConfig, generator: torch.Generator) -> Masked:
+def ask(rows: TrainingRows, windows: Windows, config: TrainingConfig, generator: torch.Generator) -> Asked:
+    """Choose the places to predict: some, which are hidden, or where nothing is hidden every one."""
+    if rows.hides:
+        return mask(windows, rows.seq_len, config, generator)
+    return ask_everywhere(windows, rows.seq_len, rows.row_len, config.memory_places, generator)
+
+
+def ask_everywhere(windows: Windows, seq_len: int, row_len: int, memory_places: int, generator: torch.Generator) -> Asked:
+    """All of the last `seq_len` places that have a song before them, for a causal encoder (SASRec, Kang and McAuley 2018, 3.5).
+
+    The memory, which looks songs up at each place anew, is asked at `memory_places` of each row, drawn at random.
+    """
+    have_one_before = (windows.ends - windows.firsts).clamp(max=row_len) - 1
+    n_asked = torch.minimum(windows.own.clamp(max=seq_len), have_one_before)  # (B,)
+    back = torch.arange(int(n_asked.max()))
+    is_asked = back < n_asked[:, None]
+    chance = torch.rand(is_asked.shape, generator=generator).masked_fill(~is_asked, 2.0)
+    last_chance = chance.kthvalue(min(memory_places, len(back)), dim=1, keepdim=True).values
+    row, back = is_asked.nonzero(as_tuple=True)
+    return Asked(windows, row, back, remembered=(chance <= last_chance)[is_asked])
+
+
+def mask(windows: Windows, seq_len: int, config: TrainingConfig, generator: torch.Generator) -> Asked:
     """Choose what to hide for the cloze objective (BERT4Rec, Sun et al. 2019, section 3.6).
 
     Where `only_last` says so it is the last song alone, as it is when the model is used; in the other rows each of the last
@@ -576,30 +603,34 @@ def mask(windows: Windows, seq_len: int, config: TrainingConfig, generator: torc
     hidden = chance < config.cloze_probability
     hidden |= chance == chance.amin(dim=1, keepdim=True)  # at least one
     hidden = torch.where(windows.only_last[:, None], back == 0, hidden)
-    return Masked(windows, *hidden.nonzero(as_tuple=True))
+    return Asked(windows, *hidden.nonzero(as_tuple=True))
 
 
-def training_batch(rows: TrainingRows, masked: Masked) -> Batch:
+def training_batch(rows: TrainingRows, asked: Asked) -> Batch:
     """Gather the songs of the rows and hide those that are to be predicted; `rows` hold their songs on the host.
 
     Rows are cut on the left to the last `row_len` songs before their end and padded on the left.
     """
-    width = masked.width(rows.row_len)
-    places = masked.places(width)
-    songs, targets = gather_songs(rows.flat, masked.windows.firsts, masked.windows.ends, places, width)
-    return Batch(songs=songs, places=places, targets=targets, origin=origin_of_rows(rows, masked))
+    width = asked.width(rows.row_len)
+    places = asked.places(width)
+    songs, targets = gather_songs(rows.flat, asked.windows.firsts, asked.windows.ends, places, width, hides=rows.hides)
+    remembered = None if asked.remembered is None else asked.remembered.nonzero()[:, 0]
+    return Batch(songs=songs, places=places, targets=targets, origin=origin_of_rows(rows, asked), remembered=remembered)
 
 
-def origin_of_rows(rows: TrainingRows, masked: Masked) -> Origin:
+def origin_of_rows(rows: TrainingRows, asked: Asked) -> Origin:
     """The list of each row, and the edition of the memory that leaves it out."""
-    lists = masked.windows.lists
+    lists = asked.windows.lists
     return Origin(lists=lists, editions=rows.editions[lists])
 
 
-def gather_songs(flat: Tensor, firsts: Tensor, ends: Tensor, places: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Rows (B, L) with MASK at the hidden places (M,), and what stood there (M,); all tensors are on the same device."""
+def gather_songs(
+    flat: Tensor, firsts: Tensor, ends: Tensor, places: Tensor, width: int, *, hides: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Rows (B, L), with MASK at the places (M,) where it `hides`, and what stood there (M,); all tensors are on one device."""
     songs = left_padded(flat, firsts, ends, width).flatten()
-    return songs.index_fill(0, places, MASK).view(len(ends), width), songs[places]
+    shown = songs.index_fill(0, places, MASK) if hides else songs
+    return shown.view(len(ends), width), songs[places]
 
 
 def left_padded(flat: Tensor, firsts: Tensor, ends: Tensor, width: int) -> Tensor:

@@ -10,7 +10,7 @@ score is the memory's plus `encoder_weight` times the encoder's, and `newcomer_b
 two numbers are chosen on held-out lists (`engine.fusion`), not trained: the encoder has seen the training lists and the memory
 has not, so in training the encoder looks better than it is; and how many new songs come later no training list can tell.
 
-Shape letters: B rows of a batch, L places of a row, M masked places of a batch, V songs of the catalogue (the three specials
+Shape letters: B rows of a batch, L places of a row, M places asked for in a batch, V songs of the catalogue (the three specials
 included), T songs seen in training (a prefix of V), K sampled negatives, D width of the model, F feature columns, H heads.
 """
 
@@ -260,7 +260,7 @@ def drawn_mask(shape: torch.Size, probability: float) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Bidirectional multi-head self-attention; no place looks at padding."""
+    """Multi-head self-attention; which places look at which is the caller's to say."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -270,8 +270,12 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.d_model, config.d_model)
 
     def forward(self, hidden: Tensor, visible: Tensor, n_last: int) -> Tensor:
-        """What the last `n_last` places read, (B, L, D) to (B, n_last, D); `visible` (B, 1, 1, L) is true at real songs."""
+        """What the last `n_last` places read, (B, L, D) to (B, n_last, D).
+
+        `visible` says what each place may look at, (B, 1, L, L), or (B, 1, 1, L) where that is the same for all of them.
+        """
         B, L, D = hidden.shape
+        visible = visible[:, :, -n_last:]
         weight, bias = self.qkv.weight, self.qkv.bias
         query = F.linear(hidden[:, L - n_last :], weight[:D], bias[:D])  # (B, n_last, D)
         query = query.view(B, n_last, self.heads, D // self.heads).transpose(1, 2)  # (B, H, n_last, D/H)
@@ -348,16 +352,14 @@ class BERT4Rec(nn.Module):
     def encode(
         self, songs: Tensor, hidden_ids: Tensor | None = None, n_last: int | None = None, table: Tensor | None = None
     ) -> Tensor:
-        """Run the encoder over left-padded rows: (B, L) song numbers to (B, L, D); L is `seq_len` at most.
+        """Run the encoder over left-padded rows that `read` has made: (B, L) song numbers to (B, L, D).
 
         With `n_last` the last block computes the last places only, (B, n_last, D): half the time with two blocks.  `table` (V, D)
         holds the embedding of every song, for a caller who has it.
         """
         L = songs.shape[1]
         distance = torch.arange(L - 1, -1, -1, device=songs.device)
-        visible = (songs != PAD)[:, None, None, :]  # (B, 1, 1, L)
-        # A row of padding alone would have nothing to attend to, and softmax over nothing is NaN.
-        visible = visible | ~visible.any(dim=-1, keepdim=True)
+        visible = self._visible(songs)
         embedded = self.embedding(songs, hidden_ids) if table is None else F.embedding(songs, table)
         hidden = embedded + self.position(distance)  # (B, L, D)
         hidden = self.dropout(self.embedding_norm(hidden))
@@ -365,9 +367,31 @@ class BERT4Rec(nn.Module):
             hidden = block(hidden, visible, L if n_last is None or number < len(self.blocks) else n_last)
         return hidden
 
+    def _visible(self, songs: Tensor) -> Tensor:
+        """What each place of rows (B, L) may look at: (B, 1, 1, L), or (B, 1, L, L) where it depends on the place.
+
+        Nothing looks at padding, but a row of padding alone has nothing else, and softmax over nothing is NaN.
+        """
+        visible = (songs != PAD)[:, None, None, :]  # (B, 1, 1, L)
+        if self.config.objective == "cloze":
+            return visible | ~visible.any(dim=-1, keepdim=True)
+        L = songs.shape[1]
+        until_here = torch.ones(L, L, dtype=torch.bool, device=songs.device).tril()
+        return visible & until_here | torch.eye(L, dtype=torch.bool, device=songs.device)
+
+    def read(self, songs: Tensor) -> Tensor:
+        """What the encoder reads of rows (B, L) of any length: at each of the last `seq_len` places, what is visible there.
+
+        With the objective "cloze" it is what stands there, MASK at the places to predict.  With "causal" it is the song before,
+        so that the place itself may show its song: the whole row is a question about each of its places.
+        """
+        if self.config.objective == "causal":
+            songs = F.pad(songs[:, :-1], (1, 0), value=PAD)
+        return songs[:, -self.config.seq_len :]
+
     def encode_last(self, songs: Tensor, table: Tensor | None = None) -> Tensor:
         """The query of the last place of each row, (B, L) to (B, D); the last place holds MASK.  `table` as in `encode`."""
-        return self.head(self.encode(songs[:, -self.config.seq_len :], n_last=1, table=table)[:, 0])
+        return self.head(self.encode(self.read(songs), n_last=1, table=table)[:, 0])
 
     def embedding_table(self) -> Tensor:
         """The embedding of every song, (V, D)."""
@@ -426,28 +450,35 @@ class BERT4Rec(nn.Module):
         label_smoothing: float = 0.0,
         negatives: Negatives | None = None,
         origin: Origin | None = None,
+        remembered: Tensor | None = None,
+        memory_weight: float = 1.0,
     ) -> Tensor:
-        """Mean cross-entropy (nats) at the masked places: `songs` (B, L) with MASK, `places` (M,) in B * L, `targets` (M,).
+        """Mean cross-entropy (nats) at the places asked for: `songs` (B, L), `places` (M,) in B * L, what stands there (M,).
 
-        With a memory it is the sum of two, of the encoder's scores and of the memory's; `origin` (B,) names the list of each row.
-        The encoder reads the last `seq_len` songs of a row and must be asked for none before.  Logits are computed at the masked
+        With the objective "cloze" the places hold MASK.  With a memory the loss is the sum of two, of the encoder's scores and
+        of the memory's, the latter times `memory_weight`; `origin` (B,) names the list of each row, `remembered` (m,) the places
+        (by their number in `places`) at which the memory is asked, None: everywhere.
+        The encoder reads the last `seq_len` songs of a row and must be asked for none before.  Logits are computed at the asked
         places only.  With `negatives` the encoder is compared on the shared sample instead of all T songs.  Ids are hidden
         with `unknown_song_probability` on the input and on the output side, so that the rest of a song learns to stand in for
         its id.  The memory is compared among the songs that it found; `label_smoothing` concerns the encoder alone.
         """
-        read = songs[:, -self.config.seq_len :]
+        read = self.read(songs)
         hidden_ids = torch.rand(read.shape, device=songs.device) < unknown_song_probability
         row, unread = places // songs.shape[1], songs.shape[1] - read.shape[1]
         queries = self.head(self.encode(read, hidden_ids).flatten(0, 1)[places - unread * (row + 1)])  # (M, D)
-        looked_up = None if self.memory is None else self.memory(songs, places, queries, origin)
-        editions = None if origin is None else origin.editions[row]
         if negatives is not None:
             loss = self._sampled_loss(queries, targets, negatives, unknown_song_probability)
-            return loss if looked_up is None else loss + self._memory_loss(looked_up, editions, targets)
-        hidden_known = torch.rand(self.n_fitted_songs, device=songs.device) < unknown_song_probability
-        embeddings = self.embedding.candidates(self.n_fitted_songs, hidden_known)  # (T, D)
-        loss = linear_cross_entropy(queries, embeddings, self._trained_bias(hidden_known), targets, label_smoothing)
-        return loss if looked_up is None else loss + self._memory_loss(looked_up, editions, targets)
+        else:
+            hidden_known = torch.rand(self.n_fitted_songs, device=songs.device) < unknown_song_probability
+            embeddings = self.embedding.candidates(self.n_fitted_songs, hidden_known)  # (T, D)
+            loss = linear_cross_entropy(queries, embeddings, self._trained_bias(hidden_known), targets, label_smoothing)
+        if self.memory is None:
+            return loss
+        if remembered is not None:
+            places, queries, targets, row = places[remembered], queries[remembered], targets[remembered], row[remembered]
+        editions = None if origin is None else origin.editions[row]
+        return loss + memory_weight * self._memory_loss(self.memory(songs, places, queries, origin), editions, targets)
 
     def _memory_loss(self, looked_up: LookedUp, editions: Tensor | None, targets: Tensor) -> Tensor:
         """Cross-entropy of the memory's scores among the songs it found: the sum over the places whose target it found, over M.

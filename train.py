@@ -1,4 +1,4 @@
-"""Train BERT4Rec with the cloze objective.
+"""Train BERT4Rec, with the cloze objective or from left to right.
 
     python train.py                                     against the database; preprocesses first where needed
     python train.py --snapshot PATH                     from a snapshot, without a database
@@ -39,7 +39,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from config import FIRST_NUMBER, Config, add_arguments, as_plain, config_from_arguments
-from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, mask, open_snapshot
+from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, ask, open_snapshot
 from engine.checkpoint import (
     EVALUATION,
     HISTORY,
@@ -300,8 +300,13 @@ class Trainer:
         return {
             "seed": training.seed,
             "rows_per_step": self.rows_per_step,
-            "last_item_probability": training.last_item_probability,
+            "last_item_probability": self._last_item_probability,
         }
+
+    @property
+    def _last_item_probability(self) -> float:
+        """The share of rows whose last song alone is asked for: none where every song is."""
+        return self.config.training.last_item_probability if self.rows.hides else 0.0
 
     def run(self) -> Path:
         """Epochs until their number, the minutes or the patience are used up; returns the run's folder."""
@@ -349,7 +354,7 @@ class Trainer:
         log.info("the run ends after epoch %d: %s", epochs, ENDINGS[reason])
 
     def _epoch(self, scalars: Scalars) -> float:
-        """What is left of an epoch; returns its mean loss per masked place (nats), of all processes together."""
+        """What is left of an epoch; returns its mean loss per place asked for (nats), of all processes together."""
         progress, process = self.progress, self.process
         self.model.train()
         title = f"epoch {progress.epoch + 1}/{self.config.training.num_epochs}"
@@ -407,12 +412,12 @@ class Trainer:
         windows_of_epoch = rows.epoch(
             self.rows_per_step,
             self.random.of_order(epoch),
-            last_item_probability=training.last_item_probability,
+            last_item_probability=self._last_item_probability,
             first=first,
         )
         for step, windows in enumerate(windows_of_epoch, start=first):
-            masked = mask(windows, rows.seq_len, training, self.random.of_masks(epoch, step))
-            yield own_share(masked, process.rank, process.world_size)
+            asked = ask(rows, windows, training, self.random.of_masks(epoch, step))
+            yield own_share(asked, process.rank, process.world_size)
 
     def _step(self, part: Part, generator: torch.Generator) -> tuple[Tensor, float]:
         """Forward, backward, clip, update; returns the loss, still on the device, and the learning rate."""
@@ -430,6 +435,8 @@ class Trainer:
                 label_smoothing=training.label_smoothing,
                 negatives=negatives,
                 origin=batch.origin,
+                remembered=batch.remembered,
+                memory_weight=part.memory_weight / part.weight,
             )
         self.optimizer.zero_grad()
         (loss * part.weight).backward()  # type: ignore[no-untyped-call]
@@ -502,6 +509,7 @@ def training_rows(config: Config, snapshot: Snapshot, process: Process, row_len:
         history_starts=snapshot.history_starts[chosen] if has_histories else None,
         row_len=row_len,
         folds=config.memory.folds,
+        hides=config.model.objective == "cloze",
     )
 
 

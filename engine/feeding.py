@@ -30,7 +30,8 @@ class Part(NamedTuple):
 
     batch: Batch
     weight: float  # of this part's mean loss among those of all processes; 1 on average
-    n_places: int  # masked places of the whole batch
+    n_places: int  # places asked for in the whole batch
+    memory_weight: float  # of this part's mean loss of the memory, as `weight`
 
 
 def home_of_songs(n_bytes: int, device: torch.device, free_bytes: Callable[[], int] | None = None) -> torch.device:
@@ -45,7 +46,7 @@ def parts_on(device: torch.device, rows: TrainingRows, shares: Iterable[Share]) 
     """The batches of the shares, on the device; closing the iterator ends the thread that works ahead."""
     if device.type == "cpu":
         for share in shares:
-            yield Part(training_batch(rows, share.masked), share.weight, share.n_places)
+            yield Part(training_batch(rows, share.asked), share.weight, share.n_places, share.memory_weight)
         return
     rows_are_there = rows.flat.device == device
 
@@ -55,23 +56,26 @@ def parts_on(device: torch.device, rows: TrainingRows, shares: Iterable[Share]) 
 
     with closing(ahead(map(prepared, shares), BATCHES_AHEAD)) as ready:
         for share, packed in ready:
-            yield Part(_received(rows, share, packed.unpack(device), rows_are_there), share.weight, share.n_places)
+            batch = _received(rows, share, packed.unpack(device), rows_are_there)
+            yield Part(batch, share.weight, share.n_places, share.memory_weight)
 
 
 def _what_is_sent(rows: TrainingRows, share: Share, rows_are_there: bool) -> tuple[Tensor, ...]:
+    asked = share.asked
+    remembered = () if asked.remembered is None else (asked.remembered.nonzero()[:, 0],)
     if not rows_are_there:
-        batch = training_batch(rows, share.masked)
-        return batch.songs, batch.targets, batch.places, *batch.origin
-    windows = share.masked.windows
-    places = share.masked.places(share.masked.width(rows.row_len))
-    return windows.firsts, windows.ends, places, *origin_of_rows(rows, share.masked)
+        batch = training_batch(rows, asked)
+        return batch.songs, batch.targets, batch.places, *batch.origin, *remembered
+    places = asked.places(asked.width(rows.row_len))
+    return asked.windows.firsts, asked.windows.ends, places, *origin_of_rows(rows, asked), *remembered
 
 
 def _received(rows: TrainingRows, share: Share, sent: list[Tensor], rows_are_there: bool) -> Batch:
-    songs, targets, places, lists, editions = sent
+    songs, targets, places, lists, editions, *remembered = sent
     if rows_are_there:  # then the first two are the firsts and ends of the rows
-        songs, targets = gather_songs(rows.flat, songs, targets, places, share.masked.width(rows.row_len))
-    return Batch(songs=songs, places=places, targets=targets, origin=Origin(lists, editions))
+        songs, targets = gather_songs(rows.flat, songs, targets, places, share.asked.width(rows.row_len), hides=rows.hides)
+    origin = Origin(lists, editions)
+    return Batch(songs=songs, places=places, targets=targets, origin=origin, remembered=remembered[0] if remembered else None)
 
 
 class Packed(NamedTuple):

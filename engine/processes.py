@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from config import TrainingConfig
-from dataset import Masked
+from dataset import Asked
 from errors import BERT4MusicRecError, ConfigError
 
 # The others wait at a barrier while the main process preprocesses or validates, which takes minutes on large data.  A peer that
@@ -98,24 +98,28 @@ class Process:
 class Share(NamedTuple):
     """One process's rows of a batch."""
 
-    masked: Masked
+    asked: Asked
     weight: float  # of this share's mean loss among those of all processes; 1 on average
-    n_places: int  # masked places of the whole batch
+    n_places: int  # places asked for in the whole batch
+    memory_weight: float  # the same of the memory's loss, which may be asked at fewer places
 
 
-def own_share(masked: Masked, rank: int, world_size: int) -> Share:
-    """Every n-th row of a batch that all processes have masked alike.
+def own_share(asked: Asked, rank: int, world_size: int) -> Share:
+    """Every n-th row of a batch for which all processes have drawn the same places.
 
     Order and masks are drawn for the batch of the whole group in every process: they follow the row, so that n processes with
     B rows each learn what one with n * B rows does.  The others' rows are lengths and places only, no song of them is read.
-    The weight counts masked places, since gradients are averaged over processes as if all had equally many.  A batch with fewer
-    rows than processes is taken whole by each, which averages to the same.
+    The weights count places, since gradients are averaged over processes as if all had equally many.  A batch with fewer rows
+    than processes is taken whole by each, which averages to the same.
     """
-    n_places = len(masked.row)
-    if world_size == 1 or world_size > len(masked.windows.ends):
-        return Share(masked, 1.0, n_places)
-    own = masked.share(rank, world_size)
-    return Share(own, len(own.row) * world_size / n_places, n_places)
+    n_places = len(asked.row)
+    if world_size == 1 or world_size > len(asked.windows.ends):
+        return Share(asked, 1.0, n_places, 1.0)
+    own = asked.share(rank, world_size)
+    weight = len(own.row) * world_size / n_places
+    if asked.remembered is None or own.remembered is None:
+        return Share(own, weight, n_places, weight)
+    return Share(own, weight, n_places, int(own.remembered.sum()) * world_size / int(asked.remembered.sum()))
 
 
 @contextmanager

@@ -54,10 +54,10 @@ class Progress:
     epochs_without_gain: int = 0
     seconds: float = 0.0
     step_of_epoch: int = 0  # steps done of the epoch that has begun
-    places_of_epoch: int = 0  # masked places in them, of all processes together
+    places_of_epoch: int = 0  # places asked for in them, of all processes together
 
     def count_step(self, n_places: int) -> None:
-        """Count a step with so many masked places as done."""
+        """Count a step with so many places asked for as done."""
         self.step, self.step_of_epoch = self.step + 1, self.step_of_epoch + 1
         self.places_of_epoch += n_places
 

@@ -132,7 +132,7 @@ def _of_run(files: _Files, described: Mapping[str, Any]) -> dict[str, Any]:
         "device": _text(origin.get("device")) or (training["device"] if training.get("device") in ("cpu", "cuda") else None),
         "machine": _text(origin.get("machine")) or _machine(_object(settings.get("machine"))),
         "seed": _whole(training.get("seed")),
-        "objective": _objective(training),
+        "objective": _objective(_object(settings.get("model")), training),
         "data": _counts(origin) or None,
         "settings": _settings(settings) or None,
         "curve": curve,
@@ -197,12 +197,14 @@ def _features(described: Mapping[str, Any], settings: Mapping[str, Any], origin:
     return None if n_columns is None else f"used the features of the songs, in {n_columns} columns"
 
 
-def _objective(training: Mapping[str, Any]) -> str | None:
+def _objective(model: Mapping[str, Any], training: Mapping[str, Any]) -> str | None:
     masked, last = _number(training.get("cloze_probability")), _number(training.get("last_item_probability"))
     if masked is None or last is None:
         return None
     sampled = _whole(training.get("negatives")) or 0
     against = f"{sampled} songs drawn at each step" if sampled else "the whole catalogue"
+    if model.get("objective") == "causal":
+        return f"causal: each song of a row is predicted from those before it; cross-entropy against {against}"
     return (
         f"cloze: {100 * masked:g} % of the songs of a row are masked and predicted, in {100 * last:g} % of the rows the last "
         f"song alone; cross-entropy against {against}"

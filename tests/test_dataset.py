@@ -12,6 +12,7 @@ from dataset import (
     TRAIN,
     VALIDATION,
     TrainingRows,
+    ask,
     fold_of_lists,
     inference_batch,
     left_padded,
@@ -302,6 +303,34 @@ def test_last_item_rows_hide_the_last_place_only():
         assert (batch.songs == MASK).nonzero()[:, 1].unique().tolist() == [batch.songs.shape[1] - 1]
         ends_seen |= set((batch.targets % 10).tolist())
     assert ends_seen == set(range(1, 9))  # every prefix length occurs, and none is empty
+
+
+@pytest.mark.parametrize("row_len", [None, 12])
+def test_rows_that_hide_nothing_are_asked_at_every_place_with_a_song_before_it(row_len):
+    lists = [np.arange(20 * n, 20 * n + 3 + n) for n in range(1, 12)]  # of 4 to 14 songs, in windows of eight
+    flat, offsets = np.concatenate(lists).astype(np.int32), np.cumsum([0, *map(len, lists)])
+    rows = TrainingRows(flat, offsets[:-1], offsets[1:], 8, hides=False, row_len=row_len)
+    config, generator = TrainingConfig(memory_places=3), torch.Generator().manual_seed(3)
+    drawn = set()
+    for batch in causal_batches_of(rows, 4, config, generator):
+        width = batch.songs.shape[1]
+        assert not (batch.songs == MASK).any()
+        assert torch.equal(batch.songs.flatten()[batch.places], batch.targets)
+        for row, songs in enumerate(batch.songs.tolist()):
+            length = sum(song != PAD for song in songs)
+            n_asked = min(8, length - 1 if row_len is None or length < 9 else 8)
+            places = batch.places[batch.places // width == row] - row * width
+            assert sorted(places.tolist()) == list(range(width - n_asked, width))
+            of_memory = batch.places[batch.remembered] // width == row
+            assert of_memory.sum() == min(3, n_asked)
+            drawn |= set((width - 1 - (batch.places[batch.remembered][of_memory] - row * width)).tolist())
+    assert drawn == set(range(7 + (row_len is not None)))
+
+
+def causal_batches_of(rows, batch_size, config, generator):
+    """The batches of an epoch, all windows whole."""
+    for windows in rows.epoch(batch_size, generator):
+        yield training_batch(rows, ask(rows, windows, config, generator))
 
 
 def test_a_row_comes_from_its_list_and_looks_up_the_edition_without_it():

@@ -269,6 +269,87 @@ def test_checkerboard_is_learned():
     assert scores[1, [9, 11]].min() > scores[1, evens].max() + 1
 
 
+# --- from left to right
+
+CAUSAL = dataclasses.replace(SMALL, objective="causal")
+
+
+def causal_queries(model, row):
+    """The output of the encoder at each place of one row that shows all of its songs."""
+    return model.encode(model.read(torch.tensor([row])))[0]
+
+
+def test_a_causal_place_reads_the_songs_before_it_and_no_other():
+    model = small_model(CAUSAL)
+    row = [3, 4, 5, 6, 7]
+    queries = causal_queries(model, row)
+    for place in range(len(row)):
+        changed = causal_queries(model, [*row[:place], 8, *row[place + 1 :]])
+        is_same = [torch.allclose(one, other, atol=1e-6) for one, other in zip(queries, changed, strict=True)]
+        assert is_same == [other <= place for other in range(len(row))]
+
+
+def test_a_causal_model_is_trained_on_what_it_is_used_for():
+    """The loss at the last place of a row that shows its song is that of the scores of a row that does not."""
+    model = small_model(CAUSAL, n_fitted=12)
+    scores = model.score(torch.tensor([[3, 4, MASK], [PAD, 6, MASK]]))
+    expected = F.cross_entropy(scores[:, FIRST_NUMBER:], torch.tensor([7, 8]) - FIRST_NUMBER)
+    shown = model(torch.tensor([[3, 4, 7], [PAD, 6, 8]]), torch.tensor([2, 5]), torch.tensor([7, 8]))
+    torch.testing.assert_close(shown, expected)
+
+
+def test_a_causal_row_longer_than_the_encoder_reads_begins_with_the_song_before():
+    model = small_model(CAUSAL)
+    assert model.read(torch.tensor([[9, 8, 3, 4, 5, 6, 7, MASK]])).tolist() == [[8, 3, 4, 5, 6, 7]]
+    assert model.read(torch.tensor([[3, MASK]])).tolist() == [[PAD, 3]]
+
+
+def test_a_causal_model_ignores_padding_and_answers_without_any_song():
+    model = small_model(CAUSAL)
+    bare, padded = model.score(torch.tensor([[3, 4, MASK]])), model.score(torch.tensor([[PAD, PAD, 3, 4, MASK]]))
+    torch.testing.assert_close(bare, padded)
+    alone = model.score(torch.tensor([[MASK]]))
+    torch.testing.assert_close(alone, model.score(torch.tensor([[PAD, PAD, MASK]])))
+    assert alone[:, FIRST_NUMBER:].isfinite().all()
+
+
+def test_causal_attention_in_training_is_torchs_where_nothing_is_dropped():
+    model = small_model(CAUSAL)
+    rows = torch.tensor([[PAD, 3, 4, 5], [6, 7, 8, 9]])
+    without = model.encode(rows)
+    for block in model.blocks:
+        block.attention.training, block.attention.dropout_prob = True, 1e-9  # and Dropout stays in evaluation
+    torch.testing.assert_close(model.encode(rows)[:, 1:], without[:, 1:])
+
+
+def test_the_memory_learns_at_the_places_where_it_is_asked():
+    _, full = model_with_memory()
+    bare = small_model(CAUSAL, n_fitted=12)
+    causal = BERT4Rec(CAUSAL, small_catalogue(n_fitted=12), full.memory).eval()
+    causal.load_state_dict({**full.state_dict(), **bare.state_dict()})
+    rows, places, targets = torch.tensor([[3, 4, 7, 5]]), torch.tensor([1, 2, 3]), torch.tensor([4, 7, 5])
+    of_encoder = bare(rows, places, targets)
+    for asked, expected in (([1], of_memory((said_songs(), 7))), ([0, 1], of_memory(({}, 4), (said_songs(), 7)))):
+        loss = causal(rows, places, targets, remembered=torch.tensor(asked), memory_weight=0.5)
+        torch.testing.assert_close(loss, of_encoder + 0.5 * expected)
+
+
+def test_a_causal_model_learns_an_order_that_only_the_last_song_tells():
+    """Songs go round in a circle of ten, from any beginning: each is followed by the next one."""
+    torch.manual_seed(0)
+    model = BERT4Rec(CAUSAL, small_catalogue(n_songs=13, n_fitted=13))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(200):
+        rows = FIRST_NUMBER + (torch.randint(10, (16, 1)) + torch.arange(6)) % 10
+        places = torch.arange(16 * 6).view(16, 6)[:, 1:].flatten()
+        optimizer.zero_grad()
+        model(rows, places, rows.flatten()[places]).backward()
+        optimizer.step()
+    for song in range(FIRST_NUMBER, 13):
+        scores = model.eval().score(torch.tensor([[song, MASK]]))[0]
+        assert int(scores.argmax()) == FIRST_NUMBER + (song - FIRST_NUMBER + 1) % 10
+
+
 def with_gaps(**parts):
     """The small catalogue, fitted up to song 9, with songs 5 and 8 known but not in training."""
     catalogue = small_catalogue(**parts)

@@ -288,9 +288,9 @@ def test_masks_differ_between_epochs_and_repeat_with_them(world, tmp_path, monke
 
 def test_the_order_differs_between_epochs(world, tmp_path):
     with trainer_of(world, tmp_path, last_item_probability=0.0) as trainer:
-        first = torch.cat([share.masked.windows.ends for share in trainer._shares()]).tolist()
+        first = torch.cat([share.asked.windows.ends for share in trainer._shares()]).tolist()
         trainer.progress.epoch = 1
-        second = torch.cat([share.masked.windows.ends for share in trainer._shares()]).tolist()
+        second = torch.cat([share.asked.windows.ends for share in trainer._shares()]).tolist()
     assert first != second
     assert sorted(first) == sorted(second)
 

@@ -22,7 +22,7 @@ from tests.engine.small import small_config
 
 
 class Witness(train.Trainer):
-    """Keeps loss, masked places and rate of each step, and dies at the step that it is told to."""
+    """Keeps loss, places asked for and rate of each step, and dies at the step that it is told to."""
 
     def __init__(self, *arguments, dies_at=None, **named):
         super().__init__(*arguments, **named)
@@ -39,7 +39,7 @@ class Witness(train.Trainer):
 def main(argv):
     folder, out, told = Path(argv[0]), Path(argv[1]), json.loads(argv[2])
     config = small_config(folder, model_folder=out / "models", **told["training"])
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout_prob=0.0))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout_prob=0.0, **told.get("model", {})))
     rank = os.environ.get("RANK", "0")
     if "seconds_per_look" in told:  # each process has a clock of its own, and that of rank 1 has stopped
         seconds = iter(range(0, 10**6, told["seconds_per_look"]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from config import TrainingConfig
-from dataset import TrainingRows, mask, training_batch
+from dataset import TrainingRows, ask, mask, training_batch
 from engine import feeding
 from engine.feeding import Part, ahead, home_of_songs, pack, parts_on
 from engine.processes import own_share
@@ -81,27 +81,29 @@ def test_songs_live_on_the_device_if_they_take_a_quarter_of_what_is_free(n_bytes
 def shares_of(rows, config):
     generator = torch.Generator().manual_seed(0)
     for windows in rows.epoch(8, generator, last_item_probability=config.last_item_probability):
-        yield own_share(mask(windows, rows.seq_len, config, generator), rank=1, world_size=2)
+        yield own_share(ask(rows, windows, config, generator), rank=1, world_size=2)
 
 
 def plain(part: Part):
     batch = part.batch
-    columns = (batch.songs, batch.places, batch.targets, *batch.origin)
-    return [column.tolist() for column in columns], part.weight, part.n_places
+    remembered = [] if batch.remembered is None else [batch.remembered]
+    columns = (batch.songs, batch.places, batch.targets, *batch.origin, *remembered)
+    return [column.tolist() for column in columns], *part[1:]
 
 
+@pytest.mark.parametrize("hides", [True, False])
 @pytest.mark.parametrize("rows_are_there", [True, False])
-def test_what_is_sent_makes_the_same_batch_on_the_other_side(rows_are_there):
+def test_what_is_sent_makes_the_same_batch_on_the_other_side(rows_are_there, hides):
     """The two ways to a CUDA device, without one: places are sent and songs gathered there, or songs are sent."""
     lists = [np.arange(10 * n, 10 * n + 2 + n % 8) for n in range(1, 40)]
     offsets = np.concatenate([[0], np.cumsum([len(songs) for songs in lists])])
-    rows = TrainingRows(np.concatenate(lists).astype(np.int32), offsets[:-1], offsets[1:], 8)
+    rows = TrainingRows(np.concatenate(lists).astype(np.int32), offsets[:-1], offsets[1:], 8, hides=hides)
     config = TrainingConfig(last_item_probability=0.5)
     expected = [plain(part) for part in parts_on(CPU, rows, shares_of(rows, config))]
     for share, wanted in zip(shares_of(rows, config), expected, strict=True):
         packed = pack(feeding._what_is_sent(rows, share, rows_are_there))
         batch = feeding._received(rows, share, packed.unpack("cpu"), rows_are_there)
-        assert plain(Part(batch, share.weight, share.n_places)) == wanted
+        assert plain(Part(batch, share.weight, share.n_places, share.memory_weight)) == wanted
 
 
 def test_a_process_reads_the_songs_of_its_own_rows_alone():
@@ -116,7 +118,7 @@ def test_a_process_reads_the_songs_of_its_own_rows_alone():
     rows = TrainingRows(np.arange(3, 43, dtype=np.int32), np.arange(0, 40, 4), np.arange(4, 44, 4), 4)
     rows.flat = rows.flat.as_subclass(Watched)
     (windows,) = rows.epoch(10, torch.Generator().manual_seed(0))
-    masked = mask(windows, 4, TrainingConfig(), torch.Generator().manual_seed(0))
-    training_batch(rows, own_share(masked, 0, 2).masked)
+    asked = mask(windows, 4, TrainingConfig(), torch.Generator().manual_seed(0))
+    training_batch(rows, own_share(asked, 0, 2).asked)
     own = windows.firsts[::2]
     assert {place // 4 for place in read} == {int(first) // 4 for first in own}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from config import PROJECT_ROOT, TrainingConfig
-from dataset import Masked, Windows
+from dataset import Asked, Windows
 from engine.checkpoint import read_history
 from engine.processes import Process, choose_bf16, choose_device, own_share, process_group
 from errors import BERT4MusicRecError, ConfigError
@@ -49,10 +49,15 @@ def seen_by(out, rank):
     return json.loads((out / f"seen-{rank}.json").read_text())
 
 
+@pytest.fixture(scope="module", params=["cloze", "causal"])
+def objective(request):
+    return {"objective": request.param}
+
+
 @pytest.fixture(scope="module")
-def two(world, tmp_path_factory):
+def two(world, objective, tmp_path_factory):
     out = tmp_path_factory.mktemp("two") / "out"
-    codes, said = start_group(2, world, out, training={**EXACT, "num_epochs": 2, "batch_size": 8})
+    codes, said = start_group(2, world, out, training={**EXACT, "num_epochs": 2, "batch_size": 8}, model=objective)
     assert codes == [0, 0], said
     return out
 
@@ -63,15 +68,16 @@ def test_two_processes_end_with_the_same_weights(two):
     assert seen_by(two, 0)["broadcasts"] is False
 
 
-def test_two_processes_learn_what_one_with_double_batches_learns(two, world, tmp_path):
+def test_two_processes_learn_what_one_with_double_batches_learns(two, world, objective, tmp_path):
     alone = tmp_path / "alone"
-    assert start_group(1, world, alone, training={**EXACT, "num_epochs": 2, "batch_size": 16})[0] == [0]
+    assert start_group(1, world, alone, training={**EXACT, "num_epochs": 2, "batch_size": 16}, model=objective)[0] == [0]
     expected = [step["loss"] for step in seen_by(alone, 0)["steps"]]
     pairs = list(zip(seen_by(two, 0)["steps"], seen_by(two, 1)["steps"], strict=True))
     losses = [sum(s["loss"] * s["places"] for s in pair) / sum(s["places"] for s in pair) for pair in pairs]
     assert len(losses) == 12
     assert losses == pytest.approx(expected, abs=1e-4)
-    assert any(first["places"] != second["places"] for first, second in pairs)
+    differ = any(first["places"] != second["places"] for first, second in pairs)
+    assert differ == (objective == {"objective": "cloze"})  # all lists have one length
     history = [[line["loss"] for line in read_history(next(out.glob("models/*")))] for out in (two, alone)]
     assert history[0] == pytest.approx(history[1], abs=1e-4)
 
@@ -99,27 +105,37 @@ def masked_rows(n_rows, hidden):
     """Rows of two songs each, hidden where `hidden` lists (row, songs behind it in the row)."""
     firsts = 2 * torch.arange(n_rows)
     row, back = torch.tensor(hidden).T
-    return Masked(Windows(firsts, firsts + 2, 10 * firsts, firsts < 0, firsts + 2), row, back)
+    return Asked(Windows(firsts, firsts + 2, 10 * firsts, firsts < 0, firsts + 2), row, back)
 
 
 def test_a_share_holds_every_other_row_with_its_own_places():
     masked = masked_rows(3, hidden=[(0, 0), (1, 1), (1, 0), (2, 1)])
-    own, weight, n_places = own_share(masked, rank=0, world_size=2)
+    own, weight, n_places, memory_weight = own_share(masked, rank=0, world_size=2)
     assert (own.windows.firsts.tolist(), own.windows.ends.tolist(), own.windows.lists.tolist()) == ([0, 4], [2, 6], [0, 40])
     assert (own.row.tolist(), own.back.tolist()) == ([0, 1], [0, 1])
     assert own.places(width=2).tolist() == [1, 2]
-    assert (weight, n_places) == (1.0, 4)  # two of four places, two processes
-    assert own_share(masked, rank=1, world_size=2).masked.places(width=2).tolist() == [0, 1]
+    assert (weight, n_places, memory_weight) == (1.0, 4, 1.0)  # two of four places, two processes
+    assert own_share(masked, rank=1, world_size=2).asked.places(width=2).tolist() == [0, 1]
 
 
 def test_the_weights_of_shares_follow_their_places():
     masked = masked_rows(2, hidden=[(0, 0), (1, 1), (1, 0)])
     assert [own_share(masked, rank, 2).weight for rank in range(2)] == pytest.approx([2 / 3, 4 / 3])
+    assert [own_share(masked, rank, 2).memory_weight for rank in range(2)] == pytest.approx([2 / 3, 4 / 3])
+
+
+def test_the_memorys_weights_follow_the_places_at_which_it_is_asked():
+    asked = masked_rows(3, hidden=[(0, 1), (0, 0), (1, 1), (1, 0), (2, 0)])
+    asked = asked._replace(remembered=torch.tensor([False, True, True, False, True]))
+    shares = [own_share(asked, rank, 2) for rank in range(2)]
+    assert [share.asked.remembered.tolist() for share in shares] == [[False, True, True], [True, False]]
+    assert [share.weight for share in shares] == pytest.approx([6 / 5, 4 / 5])
+    assert [share.memory_weight for share in shares] == pytest.approx([4 / 3, 2 / 3])
 
 
 def test_a_batch_of_fewer_rows_than_processes_is_taken_whole():
     masked = masked_rows(2, hidden=[(0, 0), (1, 1)])
-    assert [own_share(masked, rank, 3) for rank in range(3)] == [(masked, 1.0, 2)] * 3
+    assert [own_share(masked, rank, 3) for rank in range(3)] == [(masked, 1.0, 2, 1.0)] * 3
 
 
 def test_only_what_comes_from_the_group_is_taken_for_a_lost_process():

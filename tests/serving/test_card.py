@@ -81,6 +81,12 @@ def test_a_whole_run_tells_everything(run):
     assert notes[-1] == "table: the test part, held out by time; every song is ranked"
 
 
+def test_a_causal_model_says_what_it_was_asked(run):
+    write_json(run / "settings.json", {**SETTINGS, "model": {**SETTINGS["model"], "objective": "causal"}})
+    expected = "causal: each song of a row is predicted from those before it; cross-entropy against the whole catalogue"
+    assert card_of(run)["objective"] == expected
+
+
 def test_a_run_of_an_earlier_version_tells_what_it_stored(run):
     for name in ("origin.json", "evaluation.json", "finished.json"):
         (run / name).unlink()
