@@ -333,9 +333,7 @@ class BERT4Rec(nn.Module):
         self.embedding_norm = nn.LayerNorm(config.d_model)
         self.dropout = Dropout(config.dropout_prob)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.N))
-        self.head = nn.Sequential(
-            nn.LayerNorm(config.d_model), nn.Linear(config.d_model, config.d_model), nn.GELU(), nn.LayerNorm(config.d_model)
-        )
+        self.head = _head(config)
         self.bias = nn.Parameter(torch.zeros(catalogue.n_fitted_songs))  # row UNKNOWN serves every song not fitted
         nn.init.normal_(self.position.weight, std=EMBEDDING_STD)
 
@@ -522,6 +520,15 @@ class BERT4Rec(nn.Module):
         larger.embedding = self.embedding.grown(song_artist, song_album, song_features)
         larger.memory = None if self.memory is None else self.memory.grown(song_artist, song_album)
         return larger
+
+
+def _head(config: ModelConfig) -> nn.Module:
+    """From the encoder's output to a query: a layer as in BERT for what stands at MASK, nothing more where it is a next song."""
+    if config.objective == "causal":
+        return nn.LayerNorm(config.d_model)
+    return nn.Sequential(
+        nn.LayerNorm(config.d_model), nn.Linear(config.d_model, config.d_model), nn.GELU(), nn.LayerNorm(config.d_model)
+    )
 
 
 def _with_specials(numbers: Tensor) -> Tensor:

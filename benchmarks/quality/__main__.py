@@ -22,13 +22,13 @@ from typing import Any
 
 from benchmarks.chain import WORK, store
 from benchmarks.quality.cold import cold_figures
-from benchmarks.quality.network import network_answers, settings_of
+from benchmarks.quality.network import network_answers, settings_of, variants_of
 from benchmarks.quality.oracle import oracle_share
 from benchmarks.quality.peers import BLEND, GRIDS, counting_answers
 from benchmarks.quality.peers_process import PARTIES, rectools_answers
 from benchmarks.quality.questions import Answers
 from benchmarks.quality.splits import DataSet, build, read
-from benchmarks.quality.table import MODEL, judge, last_line, stored, tables
+from benchmarks.quality.table import MODEL, is_ours, judge, last_line, stored, tables
 from config import PROJECT_ROOT
 from dataset import TEST, VALIDATION
 from errors import DataError, exit_code_of
@@ -36,9 +36,8 @@ from errors import DataError, exit_code_of
 log = logging.getLogger("quality")
 
 SETS = ("playlists", "playlists_large", "listening", "ml-1m", "ml-100k")
-STEPS = ("peers", "rectools", "model", "cold", "oracle")
+STEPS = ("peers", "rectools", "model", "variants", "cold", "oracle")
 PARTS = {"validation": VALIDATION, "test": TEST}
-ORDER = (MODEL, *GRIDS, BLEND, *PARTIES)
 COLD_SET = "playlists"  # the one set whose songs all have features
 RESULTS = PROJECT_ROOT / "benchmarks" / "results" / "quality.jsonl"
 
@@ -101,6 +100,10 @@ def new_answers(data: DataSet, part: int, steps: Sequence[str], arguments: argpa
     if "model" in steps:
         for seed in arguments.seeds:
             yield network_answers(data, part, settings_of(data.name, folder, minutes=arguments.minutes, seed=seed))
+    for variant in variants_of(data.name) if "variants" in steps else ():
+        for seed in arguments.seeds:
+            config = settings_of(data.name, folder, variant=variant, minutes=arguments.minutes, seed=seed)
+            yield network_answers(data, part, config, variant)
 
 
 def kept_answers(folder: Path, digest: str, seeds: Sequence[int]) -> Mapping[str, Sequence[Answers]]:
@@ -110,7 +113,8 @@ def kept_answers(folder: Path, digest: str, seeds: Sequence[int]) -> Mapping[str
         answers = Answers.load(path, digest)
         if answers is not None and (answers.seed in seeds or answers.party in (*GRIDS, BLEND)):
             found[answers.party].append(answers)
-    return {party: found[party] for party in ORDER if party in found}
+    order = (MODEL, *sorted(filter(is_ours, found)), *GRIDS, BLEND, *PARTIES)
+    return {party: found[party] for party in dict.fromkeys(order) if party in found}
 
 
 def test_runs(name: str) -> int:

@@ -1,4 +1,7 @@
-"""Our own model as a party: trained with the settings file of its data set, then asked like everybody else."""
+"""Our own model as a party: trained with the settings file of its data set, then asked like everybody else.
+
+Beside `ml-1m.toml` may stand `ml-1m.cloze.toml`, settings of a further model on the same data, the party "..., cloze".
+"""
 
 import time
 from pathlib import Path
@@ -18,10 +21,15 @@ SETTINGS = PROJECT_ROOT / "benchmarks" / "quality" / "settings"
 SEARCH_TASKS = 2000  # validation questions that decide on the history
 
 
-def settings_of(name: str, folder: Path, *, minutes: float | None = None, seed: int = 0) -> Config:
+def variants_of(name: str) -> list[str]:
+    """The further models of a data set, by what stands between its name and the end of their settings files."""
+    return sorted(path.name.removeprefix(f"{name}.").removesuffix(".toml") for path in SETTINGS.glob(f"{name}.*.toml"))
+
+
+def settings_of(name: str, folder: Path, *, variant: str | None = None, minutes: float | None = None, seed: int = 0) -> Config:
     """The settings of a data set, with its folders; `minutes` None takes those of the file."""
     return load_config(
-        file=SETTINGS / f"{name}.toml",
+        file=SETTINGS / (f"{name}.{variant}.toml" if variant else f"{name}.toml"),
         environ={},
         overrides={
             "minutes": minutes,
@@ -40,7 +48,7 @@ def trained_score(data: DataSet, config: Config) -> Score:
     return score_function(load_checkpoint(find_checkpoint(run)).model)
 
 
-def network_answers(data: DataSet, part: int, config: Config) -> Answers:
+def network_answers(data: DataSet, part: int, config: Config, variant: str | None = None) -> Answers:
     """Train with the seed of the settings, choose on validation whether histories help, and answer."""
     begin = time.perf_counter()
     score = trained_score(data, config)
@@ -48,7 +56,7 @@ def network_answers(data: DataSet, part: int, config: Config) -> Answers:
     history, quality = choose_history(score, data.questions(VALIDATION, config.evaluation).thinned(SEARCH_TASKS))
     ranks, lists = ask(score, data.questions(part, config.evaluation), history=history)
     return Answers(
-        party=MODEL,
+        party=f"{MODEL}, {variant}" if variant else MODEL,
         seed=config.training.seed,
         settings=_changed(config),
         history=history,

@@ -12,6 +12,7 @@ from evaluation.protocols import Figures, Interval
 from evaluation.report import comparison_table
 
 MODEL = "BERT4Rec (ours)"
+"""The party that is compared with the best peer; what is "BERT4Rec (ours), ..." are our models of other settings."""
 METRICS = ("hr10", "ndcg10", "mrr")
 CONTINUATION_TITLES = {"recall10": "Recall@10", "r_precision": "R-precision", "ndcg10": "NDCG@10"}
 BEYOND_TITLES = {
@@ -45,9 +46,9 @@ class Judged:
 def judge(data: DataSet, questions: Questions, answers: Mapping[str, Sequence[Answers]]) -> Judged:
     """Judge the answers of all parties."""
     parties = {name: over_seeds(runs, questions) for name, runs in answers.items()}
-    peers = [name for name in parties if name != MODEL] or list(parties)
+    peers = [name for name in parties if not is_ours(name)] or list(parties)
     best_peer = max(peers, key=lambda name: parties[name][ALL].metrics["ndcg10"])
-    has_model = MODEL in parties and best_peer != MODEL
+    has_model = MODEL in parties and not is_ours(best_peer)
     several = max(map(len, questions.hidden)) > 1
     beyond = Beyond(data, questions)
     return Judged(
@@ -59,6 +60,11 @@ def judge(data: DataSet, questions: Questions, answers: Mapping[str, Sequence[An
         beyond={HISTORY: beyond.of_history(), **{name: beyond.of(runs) for name, runs in answers.items()}},
         answers=answers,
     )
+
+
+def is_ours(party: str) -> bool:
+    """Whether a party is a model of this project."""
+    return party == MODEL or party.startswith(f"{MODEL}, ")
 
 
 def tables(judged: Judged) -> str:
@@ -77,7 +83,7 @@ def tables(judged: Judged) -> str:
 def last_line(judged: Judged) -> dict[str, Any]:
     """What the last line of the output says of a data set; None where the model or the peers did not run."""
     model = judged.parties.get(MODEL)
-    peer = judged.parties[judged.best_peer][ALL].metrics["ndcg10"] if judged.best_peer != MODEL else None
+    peer = judged.parties[judged.best_peer][ALL].metrics["ndcg10"] if not is_ours(judged.best_peer) else None
     return {
         "ndcg10": model[ALL].metrics["ndcg10"] if model else None,
         "hr10": model[ALL].metrics["hr10"] if model else None,

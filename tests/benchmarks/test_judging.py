@@ -98,6 +98,7 @@ def test_the_last_line_sets_the_model_beside_the_best_peer(data):
         MODEL: [answers(data, MODEL, [1, 1, 1, 1])],
         "weak": [answers(data, "weak", [11, 11, 11, 11])],
         "strong": [answers(data, "strong", [3, 3, 3, 3])],
+        f"{MODEL}, cloze": [answers(data, f"{MODEL}, cloze", [1, 1, 1, 3])],
     }
     judged = judge(data, asked, given)
     line = {"ndcg10": 1.0, "hr10": 1.0, "best_peer": "strong", "best_peer_ndcg10": 0.5, "ratio": 2.0, "ratio_low": 2.0}
