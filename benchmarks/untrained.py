@@ -21,7 +21,8 @@ import torch
 
 from config import FIRST_NUMBER, PAD, PROJECT_ROOT, MemoryConfig, ModelConfig
 from engine.checkpoint import mark_best, mark_finished, save_catalogue, save_checkpoint, write_json
-from engine.relations import PIECE_SONGS, unheard_groups
+from engine.list_index import PIECE_SONGS
+from engine.tables import unheard_groups
 from memory import Memory
 from model import BERT4Rec, Catalogue
 from newcomers import Newcomers

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
-from engine.relations import unheard_groups
+from engine.tables import unheard_groups
 from memory import Memory
 from newcomers import CONTEXT_WEIGHT, ROOM_FOR_NEW, Groups, GroupTable, Newcomers
 from sources import SHARPNESS_OF_LOG, Origin, Place

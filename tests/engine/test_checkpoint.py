@@ -36,7 +36,7 @@ from engine.checkpoint import (
     writing,
 )
 from engine.processes import process_group
-from engine.relations import unheard_groups
+from engine.tables import unheard_groups
 from errors import CheckpointError, ConfigError
 from memory import EDITED
 from newcomers import Newcomers
