@@ -1,6 +1,7 @@
 """The house: which room may import which.  Imports point down, rooms on one floor do not import each other."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,12 @@ def test_no_import_of_ours_hides_inside_a_function(room):
         if inside and name in FLOOR_OF
     }
     assert hidden == set()
+
+
+def test_the_floors_are_those_that_contributors_read_of():
+    rows = re.findall(r"^\| (\d+) \| (`.+`) \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    told = {int(height): set(re.findall(r"`(.+?)`", rooms)) for height, rooms in rows}
+    assert told == dict(enumerate(FLOORS))
 
 
 def test_every_room_has_a_floor():

@@ -61,6 +61,12 @@ def test_counts_are_the_same_however_few_pairs_are_counted_at_a_time(tmp_path, m
             assert at_once[name](row, edition) == one_by_one[name](row, edition)
 
 
+def test_songs_of_a_very_long_list_are_near_those_of_their_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairs, "CHUNK_SONGS", 2)
+    near = relations_of(snapshot_of(tmp_path, [[3, 4, 5, 6], [3, 5]]))["near"]
+    assert [near(row) for row in (3, 4, 5, 6)] == [{4: 1.0, 5: 1.0}, {3: 1.0}, {6: 1.0, 3: 1.0}, {5: 1.0}]
+
+
 # --- editions, against loops over everything
 
 
