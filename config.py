@@ -236,8 +236,8 @@ class TrainingConfig:
     """Share of the places of a row that are masked and predicted."""
     last_item_probability: float = 0.9
     """Share of the rows in which only the last song is masked, as it is when the model is used."""
-    memory_places: int = 1
-    """Songs of a row that the memory learns to predict with the objective "causal", whose encoder predicts all of them."""
+    memory_places: int | None = None
+    """Places of a row, drawn at random, at which the memory learns; None: one with the objective "causal", all with "cloze"."""
     unknown_song_probability: float = 0.2
     """Share of the input songs whose id is hidden, so that album, artist and features carry them."""
     batch_size: int = 64
@@ -290,9 +290,12 @@ class TrainingConfig:
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         if self.cloze_probability == 0 and self.last_item_probability == 0:
             raise ConfigError("cloze_probability (0) and last_item_probability (0) leave nothing to predict: raise one of them")
-        for name in ("batch_size", "num_epochs", "keep_checkpoints", "memory_places"):
+        for name in ("batch_size", "num_epochs", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require((self.negatives or 0) >= 0, "negatives", self.negatives, "0 or more")
+        _require(
+            self.memory_places is None or self.memory_places >= 1, "memory_places", self.memory_places, "at least 1, or none"
+        )
         for name in ("warmup_steps", "early_stopping_epochs", "threads", "weight_decay", "map_songs", "checkpoint_minutes"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _require(self.map_songs <= 20_000, "map_songs", self.map_songs, "at most 20000: the page draws no larger map")

@@ -572,7 +572,7 @@ def ask(rows: TrainingRows, windows: Windows, config: TrainingConfig, generator:
     """Choose the places to predict: some, which are hidden, or where nothing is hidden every one."""
     if rows.hides:
         return mask(windows, rows.seq_len, config, generator)
-    return ask_everywhere(windows, rows.seq_len, rows.row_len, config.memory_places, generator)
+    return ask_everywhere(windows, rows.seq_len, rows.row_len, config.memory_places or 1, generator)
 
 
 def ask_everywhere(windows: Windows, seq_len: int, row_len: int, memory_places: int, generator: torch.Generator) -> Asked:
@@ -584,10 +584,9 @@ def ask_everywhere(windows: Windows, seq_len: int, row_len: int, memory_places: 
     n_asked = torch.minimum(windows.own.clamp(max=seq_len), have_one_before)  # (B,)
     back = torch.arange(int(n_asked.max()))
     is_asked = back < n_asked[:, None]
-    chance = torch.rand(is_asked.shape, generator=generator).masked_fill(~is_asked, 2.0)
-    last_chance = chance.kthvalue(min(memory_places, len(back)), dim=1, keepdim=True).values
+    chance = torch.rand(is_asked.shape, generator=generator)
     row, back = is_asked.nonzero(as_tuple=True)
-    return Asked(windows, row, back, remembered=(chance <= last_chance)[is_asked])
+    return Asked(windows, row, back, remembered=_least_of_each_row(chance, is_asked, memory_places)[row, back])
 
 
 def mask(windows: Windows, seq_len: int, config: TrainingConfig, generator: torch.Generator) -> Asked:
@@ -603,7 +602,16 @@ def mask(windows: Windows, seq_len: int, config: TrainingConfig, generator: torc
     hidden = chance < config.cloze_probability
     hidden |= chance == chance.amin(dim=1, keepdim=True)  # at least one
     hidden = torch.where(windows.only_last[:, None], back == 0, hidden)
-    return Asked(windows, *hidden.nonzero(as_tuple=True))
+    row, back = hidden.nonzero(as_tuple=True)
+    if config.memory_places is None:
+        return Asked(windows, row, back)
+    return Asked(windows, row, back, remembered=_least_of_each_row(chance, hidden, config.memory_places)[row, back])
+
+
+def _least_of_each_row(chance: Tensor, candidates: Tensor, n: int) -> Tensor:
+    """The candidates (B, L) with the `n` least chances of each row, or all where a row has fewer: (B, L) bool."""
+    chance = chance.masked_fill(~candidates, torch.inf)
+    return candidates & (chance <= chance.kthvalue(min(n, chance.shape[1]), dim=1, keepdim=True).values)
 
 
 def training_batch(rows: TrainingRows, asked: Asked) -> Batch:

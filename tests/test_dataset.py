@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -325,6 +326,21 @@ def test_rows_that_hide_nothing_are_asked_at_every_place_with_a_song_before_it(r
             assert of_memory.sum() == min(3, n_asked)
             drawn |= set((width - 1 - (batch.places[batch.remembered][of_memory] - row * width)).tolist())
     assert drawn == set(range(7 + (row_len is not None)))
+
+
+def test_the_memory_may_be_asked_at_some_of_the_hidden_places():
+    rows = rows_of(*[np.arange(10 * n, 10 * n + 9) for n in range(1, 60)], seq_len=9)
+    config = TrainingConfig(cloze_probability=0.6, memory_places=2)
+    seen = set()
+    for batch in batches_of(rows, 8, dataclasses.replace(config, last_item_probability=0.2), torch.Generator().manual_seed(1)):
+        asked = batch.songs.flatten()[batch.places[batch.remembered]]
+        assert (asked == MASK).all()
+        width = batch.songs.shape[1]
+        hidden, of_memory = (torch.bincount(places // width) for places in (batch.places, batch.places[batch.remembered]))
+        assert torch.equal(of_memory, hidden.clamp(max=2))
+        seen |= set((width - 1 - batch.places[batch.remembered] % width).tolist())
+    assert seen == set(range(9))
+    assert all(batch.remembered is None for batch in batches_of(rows, 8, TrainingConfig(), torch.Generator()))
 
 
 def causal_batches_of(rows, batch_size, config, generator):
