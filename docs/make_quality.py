@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.table import BEYOND_TITLES, MODEL
+from benchmarks.quality.table import BEYOND_TITLES, MODEL, is_ours
 from config import PROJECT_ROOT
 
 RESULTS = PROJECT_ROOT / "benchmarks" / "results"
 README, PAGE = PROJECT_ROOT / "README.md", PROJECT_ROOT / "docs" / "quality.md"
 SETS = ("playlists", "playlists_large", "listening")
+LEFT_ONE_OUT = ("ml-1m", "ml-100k")
 PEERS = (
     *("popularity", "recent popularity", "Markov", "co-occurrence", "item kNN", "EASE", "blend of the three"),
     *("implicit ALS", "RecTools BERT4Rec", "RecTools SASRec", "RecTools eSASRec"),
@@ -34,6 +35,7 @@ def main() -> int:
     newest = {name: _newest(lines, name) for name in SETS}
     fill(README, "results:quality", overview(newest))
     fill(PAGE, "tests", [*by_set(newest), "", *beyond(newest), "", *cold(lines), "", *looks(lines)])
+    fill(PAGE, "movielens", movielens({name: _newest(lines, name) for name in LEFT_ONE_OUT if _has_model(lines, name)}))
     ablation = RESULTS / "ablation.jsonl"
     if ablation.is_file():
         fill(PAGE, "ablation", ablations([json.loads(line) for line in ablation.read_text(encoding="utf-8").splitlines()]))
@@ -112,6 +114,20 @@ def beyond(newest: Mapping[str, Line]) -> list[str]:
     return rows
 
 
+def movielens(newest: Mapping[str, Line]) -> list[str]:
+    """All parties where the last song of each list is asked for."""
+    found = dict.fromkeys(party for line in newest.values() for party in line["parties"])
+    rows = ["| NDCG@10 / HR@10 | " + " | ".join(f"`{name}`" for name in newest) + " |", "|---|" + "---:|" * len(newest)]
+    for party in (*filter(is_ours, found), *(peer for peer in PEERS if peer in found)):
+        rows.append(f"| {_shown(party)} | " + " | ".join(_cell(line, party, is_best=False) for line in newest.values()) + " |")
+    counts = {name: _all(line, MODEL)["n_sequences"] for name, line in newest.items()}
+    ours = [
+        f"`{name}`: {counts[name]:,} questions; " + ", ".join(_trained(line, party) for party in filter(is_ours, line["parties"]))
+        for name, line in newest.items()
+    ]
+    return [*rows, "", textwrap.fill("; ".join(ours) + ".", 128)]
+
+
 def cold(lines: Sequence[Line]) -> list[str]:
     """Songs withheld from training and then asked for."""
     newest = [line for line in lines if line["data"].endswith("-cold")][-1]
@@ -130,7 +146,11 @@ def cold(lines: Sequence[Line]) -> list[str]:
 
 def looks(lines: Sequence[Line]) -> list[str]:
     """How often the tests were looked at."""
-    counts = {name: sum(line["data"] == name and line["part"] == "test" for line in lines) for name in SETS}
+    counts = {
+        name: sum(line["data"] == name and line["part"] == "test" for line in lines)
+        for name in (*SETS, *LEFT_ONE_OUT)
+        if name in SETS or _has_model(lines, name)
+    }
     listed = ", ".join(f"{count} of `{name}`" for name, count in counts.items())
     return [f"Looks at a test part, each a line of `benchmarks/results/quality.jsonl`: {listed}."]
 
@@ -155,7 +175,19 @@ def ablations(lines: Sequence[Line]) -> list[str]:
 
 def _newest(lines: Sequence[Line], name: str) -> Line:
     """The last line of a data set in which the model stands."""
-    return [line for line in lines if line["data"] == name and line["part"] == "test" and MODEL in line["parties"]][-1]
+    return [line for line in lines if _is_of(line, name)][-1]
+
+
+def _has_model(lines: Sequence[Line], name: str) -> bool:
+    return any(_is_of(line, name) for line in lines)
+
+
+def _is_of(line: Line, name: str) -> bool:
+    return line["data"] == name and line["part"] == "test" and MODEL in line["parties"]
+
+
+def _shown(party: str) -> str:
+    return party.replace(MODEL, SHOWN[MODEL])
 
 
 def _all(line: Line, party: str) -> Mapping[str, float]:
@@ -171,13 +203,17 @@ def _cell(line: Line, party: str, is_best: bool) -> str:
     return f"**{text}**" if is_best else text
 
 
-def _seeds(line: Line) -> str:
-    n = len(line["parties"][MODEL]["seeds"])
+def _trained(line: Line, party: str) -> str:
+    return f"{_seeds(line, party)} of {_minutes(line, party)} ({_shown(party)})"
+
+
+def _seeds(line: Line, party: str = MODEL) -> str:
+    n = len(line["parties"][party]["seeds"])
     return f"{n} seeds" if n > 1 else "1 seed"
 
 
-def _minutes(line: Line) -> str:
-    minutes = [round(seed["fit_seconds"] / 60) for seed in line["parties"][MODEL]["seeds"]]
+def _minutes(line: Line, party: str = MODEL) -> str:
+    minutes = [round(seed["fit_seconds"] / 60) for seed in line["parties"][party]["seeds"]]
     least, most = max(1, min(minutes)), max(1, *minutes)
     return f"{least} minutes" if least == most else f"{least} to {most} minutes"
 

@@ -16,7 +16,7 @@ from evaluation.metrics import ndcg_at, rank_without
 from evaluation.protocols import answerable, batch_within, excluded_of, sequence_means
 from model import BERT4Rec
 
-WEIGHTS = (0.0, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+WEIGHTS = (0.0, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5)
 BONUSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 # A song that is never recommended is never played: so large a share of the quality is given away for new songs.
 GIVEN_AWAY = 0.005
