@@ -134,7 +134,7 @@ class ModelConfig:
     objective: Literal["cloze", "causal"] = "cloze"
     """Songs hidden anywhere, from both sides (cloze, as BERT4Rec), or each song from those before it (causal, as SASRec)."""
     seq_len: int = 32
-    """Songs in one training row and the longest context of a request, the masked place included."""
+    """Songs in one training row, the place to predict included: the encoder reads one fewer, or as many with "causal"."""
     d_songs: int = 64
     """Width of the song embedding."""
     d_albums: int = 32
@@ -233,9 +233,9 @@ class TrainingConfig:
     """What is predicted in a row, and the loop around it."""
 
     cloze_probability: float = 0.25
-    """Share of the places of a row that are masked and predicted."""
+    """Share of the places of a row that are masked and predicted; with the objective "causal" every place is."""
     last_item_probability: float = 0.9
-    """Share of the rows in which only the last song is masked, as it is when the model is used."""
+    """Share of the rows that end at a song drawn at random, and in which (cloze) that one alone is masked, as in use."""
     memory_places: int | None = None
     """Places of a row, drawn at random, at which the memory learns; None: one with the objective "causal", all with "cloze"."""
     unknown_song_probability: float = 0.2
@@ -255,7 +255,7 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     """Gradients longer than this are shortened to it."""
     negatives: int | None = None
-    """Songs drawn per step and shared by its masked places; 0: the whole catalogue; None: 0 up to 100,000 songs, else 8,192."""
+    """Songs drawn per step, the same for all its places; 0: the whole catalogue; None: 0 up to 100,000 songs, else 8,192."""
     early_stopping_epochs: int = 6
     """Evaluations without a better validation NDCG@10 after which training ends; 0 never stops early."""
     minutes: float | None = None
@@ -288,8 +288,6 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("cloze_probability", "last_item_probability", "unknown_song_probability", "label_smoothing"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
-        if self.cloze_probability == 0 and self.last_item_probability == 0:
-            raise ConfigError("cloze_probability (0) and last_item_probability (0) leave nothing to predict: raise one of them")
         for name in ("batch_size", "num_epochs", "keep_checkpoints"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _require((self.negatives or 0) >= 0, "negatives", self.negatives, "0 or more")
@@ -431,6 +429,11 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     service: ServiceConfig = field(default_factory=ServiceConfig)
+
+    def __post_init__(self) -> None:
+        training = self.training
+        if self.model.objective == "cloze" and training.cloze_probability == 0 and training.last_item_probability == 0:
+            raise ConfigError("cloze_probability (0) and last_item_probability (0) leave nothing to predict: raise one of them")
 
 
 # "model" is both a concern and the service's setting; on the command line and in the environment the setting is meant.

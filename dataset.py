@@ -517,8 +517,8 @@ class TrainingRows:
     ) -> Iterator[Windows]:
         """All windows once, in random order, B at a time; batches before number `first` are passed over unmade.
 
-        In a share of `last_item_probability` of the windows only the last song will be hidden, and the end is moved to a random
-        earlier place, by less than one window, so that every window of a long history keeps its own targets.
+        In a share of `last_item_probability` of the windows the end is moved to a random earlier place, by less than one window,
+        so that every window of a long history keeps its own targets; where songs are hidden, it will be the last one alone.
         """
         sequence, ends = self._cut(generator)
         firsts = self.firsts[sequence]
@@ -578,7 +578,8 @@ def ask(rows: TrainingRows, windows: Windows, config: TrainingConfig, generator:
 def ask_everywhere(windows: Windows, seq_len: int, row_len: int, memory_places: int, generator: torch.Generator) -> Asked:
     """All of the last `seq_len` places that have a song before them, for a causal encoder (SASRec, Kang and McAuley 2018, 3.5).
 
-    The memory, which looks songs up at each place anew, is asked at `memory_places` of each row, drawn at random.
+    The memory, which looks songs up at each place anew, is asked at `memory_places` of each row, drawn at random; what it sees
+    there begins with the row, so before a place in the middle it is less than when the model is used.
     """
     have_one_before = (windows.ends - windows.firsts).clamp(max=row_len) - 1
     n_asked = torch.minimum(windows.own.clamp(max=seq_len), have_one_before)  # (B,)

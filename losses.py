@@ -104,7 +104,7 @@ class _Pieces:
 
 @dataclass(frozen=True, kw_only=True)
 class Negatives:
-    """A sample of distinct songs shared by all masked places of a step."""
+    """A sample of distinct songs shared by all places of a step."""
 
     songs: Tensor  # (K,) int64
     log_expected_count: Tensor  # (K,) log of the probability that the sample holds that song

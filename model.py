@@ -1,11 +1,12 @@
 """BERT4Rec over songs, albums, artists and audio features, in one file.
 
 The network of BERT4Rec (Sun et al. 2019, https://arxiv.org/abs/1904.06690): a bidirectional transformer encoder that predicts
-hidden songs of a sequence.  A song enters as its song, album and artist embeddings side by side plus a projection of its
-numeric features, and leaves through the same parts: the score of a song is the product of the encoder's output with that sum.
-So a song that no training sequence held still has a score, from its artist, its album and how it sounds.
+hidden songs of a sequence; or, with `objective = "causal"`, one that predicts each song from those before it, as SASRec does
+(Kang and McAuley 2018, https://arxiv.org/abs/1808.09781).  A song enters as its song, album and artist embeddings side by side
+plus a projection of its numeric features, and leaves through the same parts: the score of a song is the product of the encoder's
+output with that sum.  So a song that no training sequence held still has a score, from its artist, its album and how it sounds.
 
-Beside it stands a memory (`memory`) of what plain counting knows.  Each learns to predict the hidden songs by itself, and the
+Beside it stands a memory (`memory`) of what plain counting knows.  Each learns to predict these songs by itself, and the
 score is the memory's plus `encoder_weight` times the encoder's, and `newcomer_bonus` for songs that no training list holds.  The
 two numbers are chosen on held-out lists (`engine.fusion`), not trained: the encoder has seen the training lists and the memory
 has not, so in training the encoder looks better than it is; and how many new songs come later no training list can tell.
@@ -291,7 +292,7 @@ class SelfAttention(nn.Module):
     def _mixed_with_dropout(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
         """What torch's own attention computes, (B, H, n_last, D/H), but with our dropout, which is faster on a processor."""
         B, H, n_last, width = query.shape
-        hidden = torch.zeros(visible.shape, dtype=query.dtype).masked_fill(~visible, -torch.inf)  # (B, 1, 1, L)
+        hidden = torch.zeros(visible.shape, dtype=query.dtype).masked_fill(~visible, -torch.inf)  # (B, 1, n_last or 1, L)
         hidden = hidden.expand(B, H, n_last, -1).reshape(B * H, n_last, -1)
         query, key, value = query.reshape(B * H, n_last, width), key.reshape(B * H, -1, width), value.reshape(B * H, -1, width)
         scores = torch.baddbmm(hidden, query, key.transpose(1, 2), alpha=width**-0.5)  # (B H, n_last, L)
@@ -346,6 +347,11 @@ class BERT4Rec(nn.Module):
     def row_len(self) -> int:
         """Songs of a row that are of use, the masked one included: the memory may look back further than the encoder."""
         return max(self.config.seq_len, 1 + (self.memory.reach if self.memory is not None else 0))
+
+    @property
+    def songs_read(self) -> int:
+        """How many of the newest songs the encoder reads, at most."""
+        return min(self.row_len - 1, self.config.seq_len - (self.config.objective == "cloze"))
 
     def encode(
         self, songs: Tensor, hidden_ids: Tensor | None = None, n_last: int | None = None, table: Tensor | None = None

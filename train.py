@@ -300,13 +300,8 @@ class Trainer:
         return {
             "seed": training.seed,
             "rows_per_step": self.rows_per_step,
-            "last_item_probability": self._last_item_probability,
+            "last_item_probability": training.last_item_probability,
         }
-
-    @property
-    def _last_item_probability(self) -> float:
-        """The share of rows whose last song alone is asked for: none where every song is."""
-        return self.config.training.last_item_probability if self.rows.hides else 0.0
 
     def run(self) -> Path:
         """Epochs until their number, the minutes or the patience are used up; returns the run's folder."""
@@ -412,7 +407,7 @@ class Trainer:
         windows_of_epoch = rows.epoch(
             self.rows_per_step,
             self.random.of_order(epoch),
-            last_item_probability=self._last_item_probability,
+            last_item_probability=training.last_item_probability,
             first=first,
         )
         for step, windows in enumerate(windows_of_epoch, start=first):

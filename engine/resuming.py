@@ -158,7 +158,8 @@ def go_on(
     settings = read_settings(run)
     if settings.get("snapshot_digest") != snapshot.digest:
         raise CheckpointError(f"{at} was trained on another snapshot: start a new run, or name its snapshot with --snapshot")
-    refuse_other_settings(settings.get("model", {}), as_plain(config.model))
+    # Runs from before there was another objective had this one.
+    refuse_other_settings({"objective": "cloze", **settings.get("model", {})}, as_plain(config.model))
     refuse_other_settings(settings.get("memory", {}), as_plain(config.memory))
     state = load_state(at) if at.is_file() else _state_of_checkpoint(at, order)
     if state["order"] != order:

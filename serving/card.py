@@ -34,7 +34,7 @@ NOT_HERE = "the model's folder is not on this machine, so only what the database
 CURVE_NOTE = (
     "validation part: songs of held-out lists, at most 2,000 of them, asked for after each epoch; the test part is not looked at"
 )
-LOSS_NOTE = "train_loss is the mean cross-entropy per masked place in nats, of encoder and memory together"
+LOSS_NOTE = "train_loss is the mean cross-entropy per song asked for in nats, that of the encoder plus that of the memory"
 
 
 @dataclass(kw_only=True)

@@ -74,12 +74,12 @@ class ModelScorer:
     def leave_one_out(self, context: np.ndarray, songs: np.ndarray) -> np.ndarray:
         """By how much the lead of each song (k,) falls without one of the newest songs of the context: (n, k) score points."""
         read = context[-(self.model.row_len - 1) :]
-        return leave_one_out(self.model, self.index, read, songs, min(len(read), self.model.config.seq_len - 1))
+        return leave_one_out(self.model, self.index, read, songs, min(len(read), self.explained_songs))
 
     @property
     def explained_songs(self) -> int:
         """How many of the newest songs `leave_one_out` leaves out in turn, at most."""
-        return self.model.config.seq_len - 1
+        return self.model.songs_read
 
     def similar(self, number: int, count: int, allowed: np.ndarray | None) -> Ranked:
         """The songs whose embeddings point most nearly where that of one song does, by cosine (-1 to 1).

@@ -181,3 +181,10 @@ def test_a_wrong_option_is_one_line_with_the_way_out(argv, message):
     with pytest.raises(ConfigError) as caught:
         arguments_of(*argv)
     assert str(caught.value).startswith(message)
+
+
+def test_only_the_cloze_objective_needs_something_to_hide():
+    nothing = {"cloze_probability": 0.0, "last_item_probability": 0.0}
+    with pytest.raises(ConfigError, match="leave nothing to predict"):
+        load_config(environ={}, overrides=nothing)
+    assert load_config(environ={}, overrides={**nothing, "objective": "causal"}).training.cloze_probability == 0

@@ -304,6 +304,22 @@ def test_a_causal_row_longer_than_the_encoder_reads_begins_with_the_song_before(
     assert model.read(torch.tensor([[3, MASK]])).tolist() == [[PAD, 3]]
 
 
+def test_the_songs_that_an_encoder_reads_are_those_that_its_answer_hangs_on():
+    for config, newest in ((SMALL, 5), (CAUSAL, 5)):
+        model = small_model(config)
+        assert (model.songs_read, model.row_len) == (newest, 6)
+    _, remembering = model_with_memory(reach=9)
+    causal = BERT4Rec(CAUSAL, small_catalogue(n_fitted=12), remembering.memory).eval()
+    assert (remembering.songs_read, causal.songs_read) == (5, 6)
+    row = torch.tensor([[8, 7, 6, 5, 4, 3, 9, 10, MASK]])
+    for model in (remembering, causal):
+        for back in range(1, 9):
+            changed = row.clone()
+            changed[0, -1 - back] = 11
+            is_read = not torch.allclose(model.encode_last(changed), model.encode_last(row), atol=1e-6)
+            assert is_read == (back <= model.songs_read)
+
+
 def test_a_causal_model_ignores_padding_and_answers_without_any_song():
     model = small_model(CAUSAL)
     bare, padded = model.score(torch.tensor([[3, 4, MASK]])), model.score(torch.tensor([[PAD, PAD, 3, 4, MASK]]))
@@ -326,7 +342,7 @@ def test_the_memory_learns_at_the_places_where_it_is_asked():
     _, full = model_with_memory()
     bare = small_model(CAUSAL, n_fitted=12)
     causal = BERT4Rec(CAUSAL, small_catalogue(n_fitted=12), full.memory).eval()
-    causal.load_state_dict({**full.state_dict(), **bare.state_dict()})
+    causal.load_state_dict({**causal.state_dict(), **bare.state_dict()})
     rows, places, targets = torch.tensor([[3, 4, 7, 5]]), torch.tensor([1, 2, 3]), torch.tensor([4, 7, 5])
     of_encoder = bare(rows, places, targets)
     for asked, expected in (([1], of_memory((said_songs(), 7))), ([0, 1], of_memory(({}, 4), (said_songs(), 7)))):

@@ -93,6 +93,9 @@ VARIANTS: Mapping[str, Variant] = {
     "only the last song hidden": Variant(changes={"training": {"last_item_probability": 1.0}}),
     "cloze alone": Variant(changes={"training": {"last_item_probability": 0.0}}),
     "left to right": Variant(changes={"model": {"objective": "causal"}}),
+    "left to right, rows to the end": Variant(
+        changes={"model": {"objective": "causal"}, "training": {"last_item_probability": 0.0}}
+    ),
     "ids never hidden": Variant(changes={"training": {"unknown_song_probability": 0.0}}),
     "encoder alone": _alone({}),
     "encoder alone, song alone": _alone(SONG_ONLY),

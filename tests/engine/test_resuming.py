@@ -1,5 +1,6 @@
 """Runs that are killed and gone on with, each as a process of its own, beside one that nothing interrupted."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -290,6 +291,18 @@ def test_after_a_whole_epoch_they_can(world, tmp_path):
     assert states_of(run) == []
     again.run()
     assert len(again.losses) == 2 * 11
+
+
+def test_a_run_from_before_there_was_another_objective_had_this_one(world, tmp_path):
+    run = broken_off(world, tmp_path, [STEPS + 5], STEPS + 10)
+    settings = json.loads((run / "settings.json").read_text())
+    del settings["model"]["objective"]
+    (run / "settings.json").write_text(json.dumps(settings))
+    assert trainer_of(config_of(world, tmp_path, epoch_to_preload=-1)).folder == run
+    config = config_of(world, tmp_path, epoch_to_preload=-1)
+    causal = dataclasses.replace(config, model=dataclasses.replace(config.model, objective="causal"))
+    with pytest.raises(ConfigError, match="objective is causal, but the checkpoint to resume was trained with cloze"):
+        trainer_of(causal)
 
 
 def test_a_run_that_goes_on_with_other_settings_says_so(world, tmp_path, caplog):
