@@ -40,6 +40,10 @@ def test_of_a_variant_that_was_run_twice_the_newest_line_counts():
     ]
 
 
+def test_without_movielens_nothing_is_said_of_it():
+    assert make_quality.movielens({}) == make_quality.beside_published([]) == []
+
+
 def test_a_page_without_the_marks_is_left_as_it_is(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- tests -->\nold\n")
