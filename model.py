@@ -349,6 +349,11 @@ class BERT4Rec(nn.Module):
         return max(self.config.seq_len, 1 + (self.memory.reach if self.memory is not None else 0))
 
     @property
+    def training_row_len(self) -> int:
+        """Songs of a row in training: before each of the last `seq_len` places stands all that the memory looks at in use."""
+        return self.config.seq_len + (self.memory.reach if self.memory is not None else 0)
+
+    @property
     def songs_read(self) -> int:
         """How many of the newest songs the encoder reads, at most."""
         return min(self.row_len - 1, self.config.seq_len - (self.config.objective == "cloze"))

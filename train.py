@@ -245,7 +245,7 @@ class Trainer:
         self.model.embedding.sparse_gradients(bool(self.n_negatives) and adds_up_sparse)
         if training.compile:
             compile_forward(self.model, process.device)
-        self.rows = training_rows(config, snapshot, process, self.model.row_len)
+        self.rows = training_rows(config, snapshot, process, self.model.training_row_len)
         self.optimizer = build_optimizer(self.model, training)
         self.random = Randomness(training.seed, process)
         self.loss_of_epoch = torch.zeros((), dtype=torch.float64, device=process.device)  # summed over this process's places
