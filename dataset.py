@@ -578,8 +578,7 @@ def ask(rows: TrainingRows, windows: Windows, config: TrainingConfig, generator:
 def ask_everywhere(windows: Windows, seq_len: int, row_len: int, memory_places: int, generator: torch.Generator) -> Asked:
     """All of the last `seq_len` places that have a song before them, for a causal encoder (SASRec, Kang and McAuley 2018, 3.5).
 
-    The memory, which looks songs up at each place anew, is asked at `memory_places` of each row, drawn at random; what it sees
-    there begins with the row, so before a place in the middle it is less than when the model is used.
+    The memory, which looks songs up at each place anew, is asked at `memory_places` of each row, drawn at random.
     """
     have_one_before = (windows.ends - windows.firsts).clamp(max=row_len) - 1
     n_asked = torch.minimum(windows.own.clamp(max=seq_len), have_one_before)  # (B,)

@@ -10,10 +10,12 @@
     python train.py --continue                          a new run that begins with what the newest finished one learned
 
 Each run writes its own folder below `model_folder`: settings, what it is trained on, encoders, a checkpoint per epoch, the best
-one marked, the history of losses and metrics, why it ended, and at last the test table beside the baselines.  Without `--minutes`
-a run with the same seed, settings and snapshot repeats exactly on one machine, also where it was interrupted and gone on with:
-within an epoch its state is written every `checkpoint_minutes`.  To go on after an earlier epoch than the last one
-(`--epoch-to-preload 3`) takes the run back to it: what came later is deleted.
+one marked, the history of losses and metrics, why it ended, and at last the test table beside the baselines.
+
+Without `--minutes` a run with the same seed, settings and snapshot repeats exactly on one machine's processor (on a GPU, which
+adds up in any order, to a few digits), also where it was interrupted and gone on with: within an epoch its state is written every
+`checkpoint_minutes`.  To go on after an earlier epoch than the last one (`--epoch-to-preload 3`) takes the run back to it: what
+came later is deleted.
 
 A run that goes on keeps its snapshot, whatever the database holds by now, and is told the options that it was begun with.
 

@@ -149,14 +149,14 @@ def cold(lines: Sequence[Line]) -> list[str]:
     """Songs withheld from training and then asked for."""
     newest = [line for line in lines if line["data"].endswith("-cold")][-1]
     rows = [
-        "| withheld, then asked for | questions | Recall@10 | nearest songs | random order | NDCG@10 of the others |",
+        "| withheld, then asked for | questions | Recall@10 | nearest songs | random order | known songs: price, change |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for kind, title in {"songs": "5 % of the songs", "artists": "all songs of 3 % of the artists"}.items():
         of = newest[kind]
         rows.append(
-            f"| {title} | {of['n_tasks']} | {of['recall10']:.3f} | {of['nearest']:.3f} | {of['random_expected']:.4f} | "
-            f"{100 * of['warm_change']:+.1f} % |"
+            f"| {title}, {len(of['draws'])} draws | {of['n_tasks']} | {of['recall10']:.4f} | {of['nearest']:.4f} | "
+            f"{of['random_expected']:.4f} | {100 * of['warm_price']:+.1f} %, {100 * of['warm_change']:+.1f} % |"
         )
     return rows
 
@@ -221,8 +221,9 @@ def _cell(line: Line, party: str, is_best: bool) -> str:
 
 
 def _trained(line: Line, party: str) -> str:
-    objective = line["parties"][party]["seeds"][0]["settings"].get("objective", "cloze")
-    return f"{objective}, {_seeds(line, party)} of {_minutes(line, party)}"
+    settings = line["parties"][party]["seeds"][0]["settings"]
+    where = " on a GPU" if settings.get("device") == "cuda" else ""
+    return f"{settings.get('objective', 'cloze')}, {_seeds(line, party)} of {_minutes(line, party)}{where}"
 
 
 def _seeds(line: Line, party: str = MODEL) -> str:

@@ -23,8 +23,6 @@ from losses import NegativeSampler, linear_cross_entropy
 from sums import added_up, distinct
 from tests.engine.small import CIRCLE, small_config, small_snapshot
 
-
-
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 CUDA = torch.device("cuda", 0)
@@ -105,7 +103,9 @@ def test_batches_losses_and_gradients_are_alike_on_both(world, tmp_path, objecti
         assert losses[1] == pytest.approx(losses[0], rel=1e-4)
         for (name, weight), other in zip(model.named_parameters(), twin.parameters(), strict=True):
             if weight.grad is not None:
-                torch.testing.assert_close(other.grad.cpu(), weight.grad, atol=1e-4, rtol=1e-3, msg=lambda said, n=name: f"{n}: {said}")
+                torch.testing.assert_close(
+                    other.grad.cpu(), weight.grad, atol=1e-4, rtol=1e-3, msg=lambda said, n=name: f"{n}: {said}"
+                )
 
 
 @pytest.mark.parametrize("training", [{}, {"negatives": 8}, {"precision": "bf16"}, {"objective": "causal", "precision": "bf16"}])

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
-from config import FIRST_NUMBER, PROJECT_ROOT, EvaluationConfig
-from dataset import TRAIN, Snapshot, fold_of_lists, open_snapshot
+from config import FIRST_NUMBER, PAD, PROJECT_ROOT, EvaluationConfig, MemoryConfig
+from dataset import TRAIN, Snapshot, ask, fold_of_lists, open_snapshot, training_batch
 from engine.checkpoint import HISTORY, ORIGIN, append_history, find_checkpoint, is_finished, load_checkpoint
 from engine.processes import process_group
 from engine.scoring import score_function
@@ -79,6 +79,28 @@ def scripted(trainer, values):
 
     trainer.validation = SimpleNamespace(**vars(trainer.validation), judge=judge)
     return trainer
+
+
+@pytest.mark.parametrize("objective", ["cloze", "causal"])
+def test_before_every_place_that_is_asked_for_stands_what_the_memory_looks_at_in_use(tmp_path, objective):
+    small_snapshot(tmp_path, n_lists=12, length=40)
+    config = small_config(tmp_path, last_item_probability=0.0)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, objective=objective))
+    config = dataclasses.replace(config, memory=MemoryConfig(lists=0, again_reach=0, unheard_reach=0, same_reach=12))
+    with process_group(config.training) as process:
+        trainer = train.Trainer(config, open_snapshot(tmp_path / "snapshot"), process, show_progress=False)
+    reach, rows, places = trainer.model.memory.reach, trainer.rows, set()
+    assert reach > config.model.seq_len
+    for windows in rows.epoch(4, torch.Generator().manual_seed(0)):
+        asked = ask(rows, windows, config.training, torch.Generator().manual_seed(0))
+        batch = training_batch(rows, asked)
+        of_place = asked.windows.ends[asked.row] - 1 - asked.back - asked.windows.firsts[asked.row]  # in its list
+        L = batch.songs.shape[1]
+        for row, column, place in zip((batch.places // L).tolist(), (batch.places % L).tolist(), of_place.tolist(), strict=True):
+            before = batch.songs[row, :column]
+            assert int((before != PAD).sum()) >= min(reach, place)
+            places.add(place)
+    assert len(places) > 30
 
 
 def test_the_circle_is_learned_and_beats_every_count(world):

@@ -37,6 +37,7 @@ log = logging.getLogger("quality")
 
 SETS = ("playlists", "playlists_large", "listening", "ml-1m", "ml-100k")
 STEPS = ("peers", "rectools", "model", "variants", "cold", "oracle")
+PARTY_STEPS = frozenset(STEPS) - {"cold", "oracle"}  # those that answer the questions of a set
 PARTS = {"validation": VALIDATION, "test": TEST}
 COLD_SET = "playlists"  # the one set whose songs all have features
 RESULTS = PROJECT_ROOT / "benchmarks" / "results" / "quality.jsonl"
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("train").setLevel(logging.INFO)
     steps = arguments.only or STEPS
     summary: dict[str, Any] = {}
-    for name in arguments.sets:
+    for name in arguments.sets if PARTY_STEPS.intersection(steps) else ():
         summary[name] = run_set(name, steps, arguments)
     if "cold" in steps and COLD_SET in arguments.sets:
         rows = read(arguments.data / COLD_SET)
