@@ -217,4 +217,5 @@ def refuse_other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], d
         if name not in saved:
             raise ConfigError(f"{done} is of a version that had no {name}: train a new model")
         if saved[name] != value:
-            raise ConfigError(f"{name} is {value}, but {done} was trained with {saved.get(name)}: use the same")
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{name} is {value}, but {done} was trained with {saved[name]}: add {option} {saved[name]}")

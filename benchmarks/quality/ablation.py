@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from benchmarks.chain import WORK, store
 from benchmarks.quality.network import SEARCH_TASKS, settings_of
@@ -24,10 +26,11 @@ from benchmarks.quality.splits import DataSet, build, read
 from config import PROJECT_ROOT, Config, ModelConfig
 from dataset import VALIDATION
 from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.optimizer import build_optimizer
 from engine.processes import process_group
 from engine.scoring import score_function
 from errors import exit_code_of
-from model import BERT4Rec
+from model import EMBEDDING_STD, BERT4Rec
 from train import Trainer
 
 Changes = Mapping[str, Mapping[str, Any]]
@@ -58,8 +61,36 @@ class Variant:
     """A model that differs from the default in one respect."""
 
     changes: Changes = field(default_factory=dict)
+    before: Callable[[BERT4Rec], None] | None = None
+    """What is done to the model before it is trained; then it is judged as it is after the last epoch."""
     after: Callable[[BERT4Rec], None] | None = None
     """What is done to the trained model before it is judged."""
+
+
+class Outputs(nn.Module):
+    """An output embedding of its own for every song: the output side that is not tied to the parts which songs enter by."""
+
+    def __init__(self, model: BERT4Rec):
+        super().__init__()
+        self.weight = nn.Parameter(EMBEDDING_STD * torch.randn(model.n_songs, model.config.d_model))
+
+    def table(self) -> Tensor:
+        """The output side, (V, D)."""
+        return self.weight
+
+    def candidates(self, n: int, hidden_ids: Tensor) -> Tensor:
+        """Those of the first n songs, (n, D); they are nothing but ids, so none are hidden."""
+        return self.weight[:n]
+
+
+def _untie(model: BERT4Rec) -> None:
+    """Let the scores come from an embedding that is no part of the input."""
+    model.outputs = Outputs(model)
+    encode = model.encode
+    model.embedding.candidates = model.outputs.candidates  # type: ignore[method-assign]
+    model.embedding_table = model.outputs.table  # type: ignore[method-assign]
+    # Songs enter by their parts as before, also where a caller has the table of the output side at hand.
+    model.encode = lambda songs, hidden_ids=None, n_last=None, table=None: encode(songs, hidden_ids, n_last)  # type: ignore[method-assign]
 
 
 def _silence_encoder(model: BERT4Rec) -> None:
@@ -101,6 +132,7 @@ VARIANTS: Mapping[str, Variant] = {
     "encoder alone, song alone": _alone(SONG_ONLY),
     "encoder alone, song and artist": _alone(WITH_ARTIST),
     "encoder alone, song, artist and album": _alone(WITH_ALBUM),
+    "encoder alone, output not tied to the input": replace(_alone({"training": {"map_songs": 0}}), before=_untie),
     "encoder alone, cloze alone": _alone({"training": {"last_item_probability": 0.0}}),
     "encoder alone, left to right": _alone({"model": {"objective": "causal"}}),
     "encoder alone, ids never hidden": _alone({"training": {"unknown_song_probability": 0.0}}),
@@ -132,9 +164,13 @@ def judged(data: DataSet, variant: Variant, seed: int) -> dict[str, float]:
     config = changed(settings_of(data.name, data.encoders_folder.parent, seed=seed), variant.changes)
     begin = time.perf_counter()
     with process_group(config.training) as process:
-        run = Trainer(config, data.snapshot, process, show_progress=False).run()
+        trainer = Trainer(config, data.snapshot, process, show_progress=False)
+        if variant.before is not None:
+            variant.before(trainer.model)
+            trainer.optimizer = build_optimizer(trainer.model, config.training)
+        run = trainer.run()
     seconds = time.perf_counter() - begin
-    model = load_checkpoint(find_checkpoint(run)).model
+    model = trainer.model if variant.before is not None else load_checkpoint(find_checkpoint(run)).model
     if variant.after is not None:
         variant.after(model)
     questions = data.questions(VALIDATION, config.evaluation).thinned(SEARCH_TASKS)

@@ -1,12 +1,18 @@
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from benchmarks.quality.ablation import NO_MEMORY, VARIANTS, changed
-from config import Config
+from config import FIRST_NUMBER, MASK, Config
 from docs import make_quality
+from engine.optimizer import build_optimizer
+from engine.processes import process_group
 from engine.relations import build_memory
-from tests.engine.small import small_snapshot
+from engine.scoring import score_function
+from tests.engine.small import small_config, small_snapshot
+from train import Trainer
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -25,6 +31,28 @@ def test_an_encoder_alone_has_no_memory(tmp_path):
     snapshot, _ = small_snapshot(tmp_path)
     assert build_memory(snapshot, changed(Config(), NO_MEMORY).memory, 16) is None
     assert build_memory(snapshot, Config().memory, 16) is not None
+
+
+def test_an_output_that_is_not_tied_learns_apart_from_the_input(tmp_path):
+    snapshot, _ = small_snapshot(tmp_path)
+    variant = VARIANTS["encoder alone, output not tied to the input"]
+    config = changed(small_config(tmp_path, num_epochs=4), variant.changes)
+    with process_group(config.training) as process:
+        trainer = Trainer(config, snapshot, process, show_progress=False)
+        variant.before(trainer.model)
+        trainer.optimizer = build_optimizer(trainer.model, config.training)
+        before = trainer.model.outputs.weight.detach().clone()
+        trainer.run()
+    model = trainer.model.eval()
+    assert not torch.equal(model.outputs.weight, before)
+    songs = torch.tensor([[5, 6, 7, MASK]])
+    scores = score_function(model)([np.array([5, 6, 7])])[0, FIRST_NUMBER:]
+    np.testing.assert_allclose(model.score(songs)[0, FIRST_NUMBER:].detach(), scores, atol=1e-4)
+    with torch.no_grad():
+        model.outputs.weight[8] += 100 * model.encode_last(songs)[0]
+    raised = score_function(model)([np.array([5, 6, 7])])[0, FIRST_NUMBER:]
+    assert raised.argmax() == 8 - FIRST_NUMBER
+    np.testing.assert_allclose(np.delete(raised, 8 - FIRST_NUMBER), np.delete(scores, 8 - FIRST_NUMBER), atol=1e-4)
 
 
 def test_of_a_variant_that_was_run_twice_the_newest_line_counts():
