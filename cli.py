@@ -44,7 +44,7 @@ import manage
 import map_tables
 import preprocessing
 import train
-from config import FIRST_NUMBER, PROJECT_ROOT, Config, add_arguments, config_from_arguments
+from config import FIRST_NUMBER, PROJECT_ROOT, Config
 from dataset import Snapshot, open_snapshot
 from engine.checkpoint import find_checkpoint, is_finished, load_checkpoint, writing
 from engine.processes import process_group
@@ -53,6 +53,7 @@ from evaluation.report import comparison_table
 from exporters import DEFAULT_TABLE, EXPORTERS, exporter_for, write_file
 from importers import IMPORTERS, NAMES, import_path
 from jobs import process
+from options import add_arguments, config_from_arguments
 from preprocessing import refresh
 from preprocessing_utils import IdEncoder, load_encoders
 from serving.answers import Answer, Query, RecommendedSong

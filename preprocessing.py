@@ -32,9 +32,10 @@ from typing import Any
 import numpy as np
 
 import dataset
-from config import FIRST_NUMBER, Config, PreprocessingConfig, add_arguments, as_plain, config_from_arguments
+from config import FIRST_NUMBER, Config, PreprocessingConfig
 from dataset import LEFT_OUT, Snapshot, open_snapshot, write_snapshot
 from errors import EncoderError, SnapshotError, exit_code_of
+from options import add_arguments, config_from_arguments
 from preparation.encoding import SongColumns, encode_sequences, encode_songs, fit_encoders
 from preparation.growth import (
     Kept,
@@ -56,6 +57,7 @@ from preprocessing_utils import (
     install_encoders,
     staged_encoders,
 )
+from settings import as_plain
 from storage.connections import database_url
 from storage.source import Id, Moment, SourceColumns, check_contract, high_water_mark, one_moment
 

@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    {"errors", "config", "system"},
-    {"sums"},
-    {"judgement"},
+    {"errors", "database_urls", "config", "system"},
+    {"settings", "sums"},
+    {"options", "judgement"},
     {"sources"},
     {"newcomers"},
     {"memory", "losses", "id_table"},
