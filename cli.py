@@ -45,7 +45,6 @@ import map_tables
 import preprocessing
 import train
 from config import FIRST_NUMBER, PROJECT_ROOT, Config
-from dataset import Snapshot, open_snapshot
 from engine.checkpoint import find_checkpoint, is_finished, load_checkpoint, writing
 from engine.processes import process_group
 from errors import CheckpointError, DataError, exit_code_of
@@ -63,6 +62,7 @@ from serving.controls import Controls
 from serving.exporting import SUGGESTIONS, as_exported
 from serving.reasons import Reason, ReasonKind, SongId
 from serving.recommender import Recommender
+from snapshot import Snapshot, open_snapshot
 from storage.catalogue import SongCard, song_cards
 from storage.connections import Connection, connect, database_url, expected_errors
 from storage.imports import song_not_of

@@ -41,7 +41,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from config import FIRST_NUMBER, Config
-from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, ask, open_snapshot
+from dataset import TrainingRows, ask
 from engine.checkpoint import (
     EVALUATION,
     HISTORY,
@@ -85,6 +85,8 @@ from options import add_arguments, config_from_arguments
 from preprocessing import refresh
 from preprocessing_utils import load_encoders
 from settings import as_plain
+from snapshot import Snapshot, open_snapshot
+from splits import TEST, TRAIN, VALIDATION
 from storage.connections import database_url
 from system import cores
 

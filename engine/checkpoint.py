@@ -37,12 +37,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from config import ModelConfig
-from dataset import file_digest
 from errors import CheckpointError
 from memory import EDITED, Memory
 from model import BERT4Rec, Catalogue
 from newcomers import Groups, Newcomers
 from settings import as_plain, build_section
+from snapshot import file_digest
 from sources import CountedRelations, HeardBefore, ListIndex, NearestLists, Relations, Source
 
 FORMAT_VERSION = 5

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from config import FIRST_NUMBER, UNKNOWN, Config
-from dataset import Snapshot
 from engine.checkpoint import DESCRIPTION, SETTINGS, Checkpoint, find_checkpoint, load_checkpoint, newest_finished_run
 from engine.resuming import refuse_other_settings
 from errors import CheckpointError
@@ -22,6 +21,7 @@ from memory import Memory
 from model import BERT4Rec, FeatureProjection, PartEmbedding
 from preprocessing_utils import Encoders, IdEncoder, load_encoders
 from settings import as_plain
+from snapshot import Snapshot
 
 log = logging.getLogger("train")
 

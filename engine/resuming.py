@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from config import Config, TrainingConfig
-from dataset import Snapshot
 from engine.checkpoint import (
     VALIDATION_METRIC,
     check_state,
@@ -35,6 +34,7 @@ from engine.processes import Job
 from errors import CheckpointError, ConfigError
 from model import BERT4Rec
 from settings import as_plain
+from snapshot import Snapshot
 
 # Settings of training that leave the losses of a run as they are, or are how it is told to go on.
 FREE_TO_CHANGE = frozenset(
