@@ -17,12 +17,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 import system
-from config import add_arguments, config_from_arguments
 from errors import DataError
 from importers.audio import FEATURE_SOURCE
 from importers.audio_workers import Analysts, require_packages
 from importers.records import Features
 from importers.tally import Count, Tally
+from options import add_arguments, config_from_arguments
 from storage import features
 from storage.connections import Connection, connect, database_url, expected_errors
 from storage.features import SongFile

@@ -44,8 +44,7 @@ import manage
 import map_tables
 import preprocessing
 import train
-from config import FIRST_NUMBER, PROJECT_ROOT, Config, add_arguments, config_from_arguments
-from dataset import Snapshot, open_snapshot
+from config import FIRST_NUMBER, PROJECT_ROOT, Config
 from engine.checkpoint import find_checkpoint, is_finished, load_checkpoint, writing
 from engine.processes import process_group
 from errors import CheckpointError, DataError, exit_code_of
@@ -53,6 +52,7 @@ from evaluation.report import comparison_table
 from exporters import DEFAULT_TABLE, EXPORTERS, exporter_for, write_file
 from importers import IMPORTERS, NAMES, import_path
 from jobs import process
+from options import add_arguments, config_from_arguments
 from preprocessing import refresh
 from preprocessing_utils import IdEncoder, load_encoders
 from serving.answers import Answer, Query, RecommendedSong
@@ -62,6 +62,7 @@ from serving.controls import Controls
 from serving.exporting import SUGGESTIONS, as_exported
 from serving.reasons import Reason, ReasonKind, SongId
 from serving.recommender import Recommender
+from snapshot import Snapshot, open_snapshot
 from storage.catalogue import SongCard, song_cards
 from storage.connections import Connection, connect, database_url, expected_errors
 from storage.imports import song_not_of

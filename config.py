@@ -1,40 +1,19 @@
-"""Every setting, as one frozen dataclass per concern; the only reader of the environment.
+"""Every setting, as one frozen dataclass per concern: its default, its meaning in the line below it, and its bounds.
 
-A value comes from the first of these that names it:
-
-1. the command line            ``--lr 0.001``, ``--d-songs 64``
-2. the environment             ``BERT4MUSICREC_LR=0.001``
-3. a TOML file                 ``[training]`` / ``lr = 0.001`` in ``bert4musicrec.toml`` or ``--config FILE``
-4. the default below
-
-A name that nothing knows is refused with the nearest name that exists.  The names of the original project (seq_len, N, heads,
-cloze_probability, ...) keep their meaning; README.md has the table.
+Where the values come from is told in settings.py; options.py makes an option of each.  The names of the original project
+(seq_len, N, heads, cloze_probability, ...) keep their meaning; README.md has the table.
 """
 
-import argparse
-import ast
 import dataclasses
-import difflib
-import functools
-import inspect
-import math
-import os
-import re
-import tomllib
-import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.parse import quote, unquote, urlencode
+from typing import Any, Literal
 
+from database_urls import without_password
 from errors import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parent
-DEFAULT_CONFIG_FILE = "bert4musicrec.toml"
-ENVIRONMENT_PREFIX = "BERT4MUSICREC_"
-API_KEY_VARIABLE = f"{ENVIRONMENT_PREFIX}API_KEY"  # no setting: what a client of the service, as `health.py`, sends
 
 # The special numbers of every vocabulary (songs, albums, artists).  Real ids start at FIRST_NUMBER.
 PAD = 0  # fills a row up to the length of the batch
@@ -62,7 +41,7 @@ class DatabaseConfig:
         _require(self.connect_timeout_seconds >= 1, "connect_timeout_seconds", self.connect_timeout_seconds, "at least 1")
         _require(bool(self.embedded_database), "embedded_database", repr(self.embedded_database), "a name")
         if self.url is not None and not self.url.startswith(("postgresql://", "postgres://")):
-            raise ConfigError(f"database url must start with postgresql:// (got {_without_password(self.url)!r})")
+            raise ConfigError(f"database url must start with postgresql:// (got {without_password(self.url)!r})")
 
     @property
     def is_embedded(self) -> bool:
@@ -441,250 +420,8 @@ SECTIONS: dict[str, type] = {section.name: typing.cast(type, section.type) for s
 FIELDS: dict[str, tuple[str, dataclasses.Field[Any]]] = {
     setting.name: (section, setting) for section, cls in SECTIONS.items() for setting in dataclasses.fields(cls)
 }
-# Where everything of the demo stands unless the settings say so: apart from one's own music, models and snapshot.
-DEMO_FOLDER = PROJECT_ROOT / ".local" / "demo"
-DEMO_SETTINGS: Mapping[str, Any] = {
-    "embedded_database": "demo",
-    "snapshot": DEMO_FOLDER / "snapshot",
-    "encoders_folder": DEMO_FOLDER / "encoders",
-    "model_folder": DEMO_FOLDER / "models",
-}
-# Names without our prefix that people already have in their environment; each of them names a server, or a database on one.
-_FOREIGN_VARIABLES = (
-    "DATABASE_URL", "POSTGRES_HOST", "POSTGRES_DB",
-    "PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE",
-)  # fmt: skip
-# Parameters of a libpq URL that are secrets themselves.
-_SECRET_PARAMETERS = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
-_HOST = r"(\[[\w:.%]*\]|[^][:/?@,]*)(:\d*)?"  # a port that is no number is the rest of a password
-_ADDRESS = re.compile(rf"{_HOST}(,{_HOST})*(/[^:/?@]*)?")
-_PARAMETER = re.compile(r"[^=@]+=[^=@]*")
-
-
-def load_config(
-    *,
-    file: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-) -> Config:
-    """Gather settings from defaults, file, environment and overrides (in rising order) and check them.
-
-    `file` None reads `bert4musicrec.toml` in the working directory if there is one.  `environ` None is the process's own.
-    `overrides` maps names of settings to values, None meaning "not given"; `defaults` replaces defaults of the dataclasses.
-    Raises ConfigError with the name and the way out.
-    """
-    environ = os.environ if environ is None else environ
-    values: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    for name, value in (defaults or {}).items():
-        values[FIELDS[name][0]][name] = value
-    for section, name, value in _from_file(file):
-        values[section][name] = value
-    url = database_url_from(environ)
-    if url is not None:
-        values["database"]["url"] = url
-    for variable, text in environ.items():
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable != API_KEY_VARIABLE:
-            name = _known_name(variable.removeprefix(ENVIRONMENT_PREFIX), f"environment variable {variable}")
-            values[FIELDS[name][0]][name] = text
-    for name, value in (overrides or {}).items():
-        if value is not None:
-            values[FIELDS[_known_name(name, "setting")][0]][name] = value
-    return Config(**{section: build_section(SECTIONS[section], given) for section, given in values.items()})
-
-
-Section = TypeVar("Section")
-
-
-def build_section(cls: type[Section], given: Mapping[str, Any]) -> Section:
-    """Make one settings dataclass from plain values (texts are converted), refusing unknown names."""
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(given) - set(hints))
-    if unknown:
-        raise ConfigError(f"unknown setting {unknown[0]!r}: {_nearest(unknown[0], hints)}")
-    return cls(**{name: _convert(name, value, hints[name]) for name, value in given.items()})
-
-
-def as_plain(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as plain JSON values, without passwords; the inverse of `build_section` for one concern."""
-    plain: dict[str, Any] = {}
-    for setting in dataclasses.fields(settings):
-        value = getattr(settings, setting.name)
-        if dataclasses.is_dataclass(value):
-            plain[setting.name] = as_plain(value)
-        elif setting.name == "url" and value is not None:
-            plain[setting.name] = _without_password(value)
-        else:
-            plain[setting.name] = str(value) if isinstance(value, Path) else value
-    return plain
-
-
-def database_url_from(environ: Mapping[str, str]) -> str | None:
-    """The server that the environment names: DATABASE_URL, else POSTGRES_*, else libpq's own variables, else None.
-
-    >>> database_url_from({"POSTGRES_HOST": "db", "POSTGRES_DB": "music", "POSTGRES_USER": "me", "POSTGRES_PASSWORD": "p@ss"})
-    'postgresql://me:p%40ss@db/music'
-    """
-    if environ.get("DATABASE_URL"):
-        return environ["DATABASE_URL"]
-    if not any(environ.get(name) for name in _FOREIGN_VARIABLES):
-        return None
-    # libpq reads PG* itself where the URL is silent; POSTGRES_* are spelled out because libpq does not know them.
-    user, password = environ.get("POSTGRES_USER", ""), environ.get("POSTGRES_PASSWORD", "")
-    host, port, name = environ.get("POSTGRES_HOST", ""), environ.get("POSTGRES_PORT", ""), environ.get("POSTGRES_DB", "")
-    login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
-    query = {"host": host} if host.startswith("/") else {}
-    address = ("" if host.startswith("/") else host) + (f":{port}" if port else "")
-    return f"postgresql://{login}{'@' if login else ''}{address}/{quote(name, safe='')}{'?' + urlencode(query) if query else ''}"
-
-
-def add_arguments(parser: argparse.ArgumentParser, *sections: str) -> None:
-    """Add --config, --demo and one option per setting of the named concerns, with its meaning and default in the help."""
-    if not any(action.dest == "config" for action in parser._actions):
-        where = f"TOML settings file (default {DEFAULT_CONFIG_FILE}, if there is one)"
-        parser.add_argument("--config", type=Path, metavar="FILE", help=where)
-        what = f"use the demo's database on the embedded server, and its folders in {_shorten(DEMO_FOLDER)}"
-        parser.add_argument("--demo", action="store_true", help=what)
-        parser.error = functools.partial(_refuse_arguments, parser)  # type: ignore[method-assign]
-    for section in sections:
-        group = parser.add_argument_group(section)
-        meanings = describe(SECTIONS[section])
-        for setting in dataclasses.fields(SECTIONS[section]):
-            option = "--" + setting.name.replace("_", "-")
-            aliases = {option, "--" + setting.name, option.lower()}
-            shown = "" if setting.default is None else f" (default {_shorten(setting.default)})"
-            group.add_argument(
-                *sorted(aliases, key=lambda alias: alias != option),
-                dest=setting.name,
-                metavar=setting.name.upper(),
-                help=(meanings[setting.name] + shown).replace("%", "%%"),
-            )
-
-
-def _refuse_arguments(parser: argparse.ArgumentParser, message: str) -> typing.NoReturn:
-    """One line instead of argparse's page of usage, with the nearest option where one is unknown."""
-    unknown = message.removeprefix("unrecognized arguments: ").split()[0]
-    if unknown != message.split()[0] and unknown.startswith("-"):
-        options = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-        raise ConfigError(f"unknown option {unknown}: {_nearest(unknown.split('=')[0], options)}")
-    raise ConfigError(f"{message}; {parser.prog} --help tells the options")
-
-
-def config_from_arguments(arguments: argparse.Namespace) -> Config:
-    """The settings of a command whose parser was filled by `add_arguments`."""
-    given = {name: value for name, value in vars(arguments).items() if name in FIELDS}
-    if not arguments.demo:
-        return load_config(file=arguments.config, overrides=given)
-    # The demo stands in the schema `music`, whatever tables somebody's queries read.
-    given["queries_folder"] = DatabaseConfig.queries_folder
-    return load_config(file=arguments.config, overrides=given, defaults=DEMO_SETTINGS)
-
-
-@functools.cache
-def describe(cls: type) -> dict[str, str]:
-    """The line under each field of a settings dataclass, by name: the one place where a setting's meaning stands."""
-    definition = ast.parse(inspect.getsource(cls)).body[0]
-    assert isinstance(definition, ast.ClassDef)
-    meanings: dict[str, str] = {}
-    for before, after in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr):
-            assert isinstance(after.value, ast.Constant)
-            meanings[before.target.id] = str(after.value.value)
-    return meanings
-
-
-def _from_file(file: Path | None) -> Iterable[tuple[str, str, Any]]:
-    path = Path(DEFAULT_CONFIG_FILE) if file is None else file
-    if not path.is_file():
-        if file is not None:
-            raise ConfigError(f"settings file {path} does not exist")
-        return
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"settings file {path} is not valid TOML: {exc}") from exc
-    for section, settings in content.items():
-        if section not in SECTIONS or not isinstance(settings, dict):
-            raise ConfigError(f"unknown section [{section}] in {path}: {_nearest(section, SECTIONS)}")
-        names = [setting.name for setting in dataclasses.fields(SECTIONS[section])]
-        for name, value in settings.items():
-            if name not in names:
-                raise ConfigError(f"unknown setting {name!r} in [{section}] of {path}: {_nearest(name, names)}")
-            yield section, name, value
-
-
-def _known_name(name: str, origin: str) -> str:
-    by_folded_name = {known.lower(): known for known in FIELDS}
-    if name.lower() not in by_folded_name:
-        raise ConfigError(f"unknown {origin}: {_nearest(name.lower(), by_folded_name)}")
-    return by_folded_name[name.lower()]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-
-
-def _convert(name: str, value: Any, hint: Any) -> Any:
-    """Turn a TOML value or a text into the field's type, or say which type it should have been."""
-    options: Sequence[Any] = (hint,)
-    if isinstance(hint, types.UnionType):
-        options = [option for option in typing.get_args(hint) if option is not type(None)]
-        if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
-            return None
-    wanted = options[0]
-    if typing.get_origin(wanted) is Literal:
-        choices = typing.get_args(wanted)
-        if value not in choices:
-            raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))} (got {value!r})")
-        return value
-    if wanted is bool:
-        truth = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() in truth:
-            return truth[str(value).lower()]
-        raise ConfigError(f"{name} must be true or false (got {value!r})")
-    if wanted in (int, float) and isinstance(value, bool):
-        raise ConfigError(f"{name} must be a number (got {value!r})")
-    try:
-        converted = wanted(value)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise ConfigError(f"{name} must be {_article(wanted)} (got {value!r})") from exc
-    if wanted is int and isinstance(value, float) and converted != value:
-        raise ConfigError(f"{name} must be a whole number (got {value!r})")
-    if wanted is float and not math.isfinite(converted):
-        raise ConfigError(f"{name} must be a finite number (got {value!r})")
-    return converted
-
-
-def _article(wanted: type) -> str:
-    return {int: "a whole number", float: "a number", Path: "a path", str: "a text"}[wanted]
 
 
 def _require(holds: bool, name: str, value: Any, bound: str) -> None:
     if not holds:
         raise ConfigError(f"{name} must be {bound} (got {value})")
-
-
-def _shorten(default: Any) -> str:
-    return str(default).removeprefix(f"{PROJECT_ROOT}{os.sep}")
-
-
-def _without_password(url: str) -> str:
-    """The URL without its secrets, for files and messages; of one that cannot be taken apart only the scheme is left.
-
-    >>> _without_password("postgresql://me:secret@db/music?sslmode=require&password=secret")
-    'postgresql://me@db/music?sslmode=require'
-    """
-    scheme, separator, rest = url.partition("://")
-    login, at, address = rest.partition("@")
-    if not at or "/" in login:  # as libpq reads it, a login ends before the first slash
-        login, at, address = "", "", rest
-    address, _, query = address.partition("?")
-    parameters = query.split("&") if query else []
-    if not separator or not _ADDRESS.fullmatch(address) or not all(map(_PARAMETER.fullmatch, parameters)):
-        return f"{scheme}://..." if separator else "..."
-    kept = [parameter for parameter in parameters if unquote(parameter.partition("=")[0]).lower() not in _SECRET_PARAMETERS]
-    return f"{scheme}://{login.partition(':')[0]}{at}{address}{'?' if kept else ''}{'&'.join(kept)}"

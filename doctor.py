@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from config import Config, add_arguments, config_from_arguments
+from config import Config
 from errors import DatabaseError, SchemaError, exit_code_of
+from options import add_arguments, config_from_arguments
 from storage.connections import Connection, connect, database_url
 from storage.health import (
     Meeting,

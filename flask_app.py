@@ -41,12 +41,13 @@ from api.observing import NamesRequests, begin
 from api.problems import handle_errors, problem
 from api.service import EXTENSION, Service
 from api.service import service_of as service_of
-from config import Config, ServiceConfig, add_arguments
+from config import Config, ServiceConfig
 from errors import ConfigError, exit_code_of
 from jobs.desk import RequestDesk
 from jobs.logs import write_json_lines
 from jobs.process import following, log_to_stderr
 from jobs.worker import Worker
+from options import add_arguments
 from serving.choice import serving_config
 from serving.follower import Follower
 from serving.reasons import plain_id

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from config import load_config
 from errors import ConfigError
+from settings import load_config
 from system import cores, pin
 
 try:

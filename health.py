@@ -15,8 +15,9 @@ import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from config import API_KEY_VARIABLE, ServiceConfig, load_config
+from config import ServiceConfig
 from errors import BERT4MusicRecError, ConfigError, DatabaseUnreachable, ServiceUnavailable, exit_code_of
+from settings import API_KEY_VARIABLE, load_config
 from storage.connections import address_of, connect
 from storage.sessions import has_session_beside
 

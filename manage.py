@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from config import Config, add_arguments, config_from_arguments
+from config import Config
 from engine.checkpoint import VALIDATION_METRIC, Checkpoint, load_checkpoint
 from engine.song_map import ensure_map
 from errors import ConfigError
+from options import add_arguments, config_from_arguments
 from preprocessing_utils import load_encoders
 from storage.connections import Connection, connect, database_url, expected_errors
 from storage.keys import ApiKey, active_keys, all_keys, create_key, revoke_key

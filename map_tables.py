@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from config import load_config
 from errors import exit_code_of
+from settings import load_config
 from storage.connections import database_url
 from storage.mapping.files import DEFAULT_ROLE, mapped_files, write_files
 from storage.mapping.guess import TableMapping, map_tables

@@ -31,10 +31,9 @@ from typing import Any
 
 import numpy as np
 
-import dataset
-from config import FIRST_NUMBER, Config, PreprocessingConfig, add_arguments, as_plain, config_from_arguments
-from dataset import LEFT_OUT, Snapshot, open_snapshot, write_snapshot
+from config import FIRST_NUMBER, Config, PreprocessingConfig
 from errors import EncoderError, SnapshotError, exit_code_of
+from options import add_arguments, config_from_arguments
 from preparation.encoding import SongColumns, encode_sequences, encode_songs, fit_encoders
 from preparation.growth import (
     Kept,
@@ -56,6 +55,9 @@ from preprocessing_utils import (
     install_encoders,
     staged_encoders,
 )
+from settings import as_plain
+from snapshot import Snapshot, file_digest, open_snapshot, write_snapshot
+from splits import LEFT_OUT
 from storage.connections import database_url
 from storage.source import Id, Moment, SourceColumns, check_contract, high_water_mark, one_moment
 
@@ -324,7 +326,7 @@ def settings_in_source(settings: PreprocessingConfig) -> dict[str, Any]:
 
 def query_digests(queries: Path) -> dict[str, str]:
     """SHA-256 of the two query files that preprocessing reads."""
-    return {name: dataset.file_digest(queries / f"{name}.sql") for name in ("songs", "sequences")}
+    return {name: file_digest(queries / f"{name}.sql") for name in ("songs", "sequences")}
 
 
 def describe_training(training: TrainingPart, split: Split) -> dict[str, Any]:

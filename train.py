@@ -40,8 +40,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from config import FIRST_NUMBER, Config, add_arguments, as_plain, config_from_arguments
-from dataset import TEST, TRAIN, VALIDATION, Snapshot, TrainingRows, ask, open_snapshot
+from config import FIRST_NUMBER, Config
+from dataset import TrainingRows, ask
 from engine.checkpoint import (
     EVALUATION,
     HISTORY,
@@ -81,8 +81,12 @@ from evaluation.protocols import Evaluation
 from evaluation.report import as_json, comparison_table
 from losses import NegativeSampler, negatives_of
 from model import BERT4Rec, Catalogue
+from options import add_arguments, config_from_arguments
 from preprocessing import refresh
 from preprocessing_utils import load_encoders
+from settings import as_plain
+from snapshot import Snapshot, open_snapshot
+from splits import TEST, TRAIN, VALIDATION
 from storage.connections import database_url
 from system import cores
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from flask_openapi3.openapi import OpenAPI
 
-from config import add_arguments
 from flask_app import listening, running_app, service_of
+from options import add_arguments
 from serving.choice import serving_config
 
 

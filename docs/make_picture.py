@@ -15,8 +15,9 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from cli import DEMO_DATA, read_sequence
-from config import PROJECT_ROOT, Config, add_arguments, config_from_arguments
+from config import PROJECT_ROOT, Config
 from errors import exit_code_of
+from options import add_arguments, config_from_arguments
 from serving.answers import Answer, Query
 from serving.controls import Controls
 from serving.reasons import SongId

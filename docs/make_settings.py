@@ -9,7 +9,9 @@ import os
 import sys
 from typing import Any
 
-from config import DEFAULT_CONFIG_FILE, ENVIRONMENT_PREFIX, PROJECT_ROOT, SECTIONS, describe
+from config import PROJECT_ROOT, SECTIONS
+from options import describe
+from settings import DEFAULT_CONFIG_FILE, ENVIRONMENT_PREFIX
 
 PAGE = PROJECT_ROOT / "docs" / "settings.md"
 

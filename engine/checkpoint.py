@@ -36,12 +36,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from config import ModelConfig, as_plain, build_section
-from dataset import file_digest
+from config import ModelConfig
 from errors import CheckpointError
 from memory import EDITED, Memory
 from model import BERT4Rec, Catalogue
 from newcomers import Groups, Newcomers
+from settings import as_plain, build_section
+from snapshot import file_digest
 from sources import CountedRelations, HeardBefore, ListIndex, NearestLists, Relations, Source
 
 FORMAT_VERSION = 5

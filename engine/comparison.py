@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from config import FIRST_NUMBER, EvaluationConfig
-from dataset import TEST, TRAIN, VALIDATION, Snapshot
 from errors import DataError
 from evaluation.baselines import Baseline, Blend, CoOccurrence, ItemKNN, Markov, Popularity, Random
 from evaluation.protocols import Evaluation, NextSongTask, evaluate, leave_one_out_tasks, next_song_tasks
 from preprocessing_utils import count_repeats
+from snapshot import Snapshot
+from splits import TEST, TRAIN, VALIDATION
 
 Score = Callable[[Sequence[np.ndarray]], np.ndarray]
 

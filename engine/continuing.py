@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config import FIRST_NUMBER, UNKNOWN, Config, as_plain
-from dataset import Snapshot
+from config import FIRST_NUMBER, UNKNOWN, Config
 from engine.checkpoint import DESCRIPTION, SETTINGS, Checkpoint, find_checkpoint, load_checkpoint, newest_finished_run
 from engine.resuming import refuse_other_settings
 from errors import CheckpointError
 from memory import Memory
 from model import BERT4Rec, FeatureProjection, PartEmbedding
 from preprocessing_utils import Encoders, IdEncoder, load_encoders
+from settings import as_plain
+from snapshot import Snapshot
 
 log = logging.getLogger("train")
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from config import FIRST_NUMBER, PAD
-from dataset import TRAIN, Snapshot, numbered_lists
 from engine.sorted_arrays import distinct_keys, rank_among_equals, starts_of
 from engine.training_songs import PAIRS_AT_ONCE, Places
+from snapshot import Snapshot
 from sources import ListIndex
+from splits import TRAIN, numbered_lists
 
 PIECE_SONGS = 64  # of a training list that is compared as a whole; longer ones are cut into pieces that overlap by half
 PIECES_OF_SONG = 64  # the newest ones, as in session-based neighbours (Jannach and Ludewig 2017, section 3.2)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from config import FIRST_NUMBER, MemoryConfig
-from dataset import Snapshot
 from engine.list_index import index_lists
 from engine.pairs import Pairs, in_order, next_in_order, together
 from engine.tables import certain_relation, group_relation, known_numbers, song_relation, unheard_groups
 from engine.training_songs import TrainingSongs
 from memory import Memory
 from newcomers import Newcomers
+from snapshot import Snapshot
 from sources import CountedRelations, HeardBefore, NearestLists, Relations, Source
 
 

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from config import Config, TrainingConfig, as_plain
-from dataset import Snapshot
+from config import Config, TrainingConfig
 from engine.checkpoint import (
     VALIDATION_METRIC,
     check_state,
@@ -34,6 +33,8 @@ from engine.optimizer import Optimizer
 from engine.processes import Job
 from errors import CheckpointError, ConfigError
 from model import BERT4Rec
+from settings import as_plain
+from snapshot import Snapshot
 
 # Settings of training that leave the losses of a run as they are, or are how it is told to go on.
 FREE_TO_CHANGE = frozenset(

@@ -13,8 +13,9 @@ from functools import cached_property
 import numpy as np
 
 from config import FIRST_NUMBER
-from dataset import TRAIN, Snapshot, fold_of_lists, numbered_lists
 from engine.sorted_arrays import distinct_keys, starts_of
+from snapshot import Snapshot
+from splits import TRAIN, fold_of_lists, numbered_lists
 
 # About so many are made of one block of `Places`, whoever makes them.
 PAIRS_AT_ONCE = 2**21  # 16 MB of keys and six times as much beside them

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from config import add_arguments
 from jobs.worker import Worker
+from options import add_arguments
 from serving.choice import serving_config
 from serving.follower import Follower
 from serving.live import LiveRecommender

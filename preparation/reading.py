@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from config import UNKNOWN
-from dataset import take_ranges
 from errors import DataError, SchemaError, SnapshotError
 from preprocessing_utils import IdEncoder, as_arrow, mark_starts
+from snapshot import take_ranges
 from storage.source import Moment, stream_sequences, stream_songs
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import dataset
+import splits
 from config import PreprocessingConfig
-from dataset import LEFT_OUT, TEST, TRAIN, VALIDATION
 from errors import DataError
 from preparation.reading import UNKNOWN_TIME, Sequences
 from preprocessing_utils import count_repeats
+from splits import LEFT_OUT, TEST, TRAIN, VALIDATION
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def _split_by_time(sequences: Sequences, settings: PreprocessingConfig) -> Split
             f"{n_unknown} of {len(sequences)} sequences have no listened_at, which a split by time needs: "
             "fill it in sequences.sql, or set split to sequence"
         )
-    parts = dataset.split_by_time(
+    parts = splits.split_by_time(
         sequences.times, sequences.groups, settings.train_size, np.random.default_rng(settings.split_seed)
     )
     held_out = (parts == VALIDATION) | (parts == TEST)
@@ -101,14 +101,14 @@ def _split_by_time(sequences: Sequences, settings: PreprocessingConfig) -> Split
 
 def _split_by_sequence(sequences: Sequences, settings: PreprocessingConfig) -> Split:
     rng = np.random.default_rng(settings.split_seed)
-    parts = dataset.split_by_sequence(sequences.groups, settings.train_size, rng)
+    parts = splits.split_by_sequence(sequences.groups, settings.train_size, rng)
     return Split(policy="sequence", parts=parts, cut_time=None)
 
 
 def list_numbers(groups: np.ndarray, times: np.ndarray, policy: str) -> np.ndarray:
     """A number for each list, equal for the sequences (S,) of one group: (S,) int64.
 
-    Training deals neighbouring numbers into one fold (`dataset.fold_of_lists`).  Split by time, they are neighbours in time, by
+    Training deals neighbouring numbers into one fold (`splits.fold_of_lists`).  Split by time, they are neighbours in time, by
     the first of their `times`; else numbers are drawn at random, always alike, since ids say nothing of what belongs together.
 
     >>> list_numbers(np.array([5, 9, 5, 2]), np.array([40, 20, 30, 10]), "time").tolist()

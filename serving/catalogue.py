@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 import torch
 
 from config import FIRST_NUMBER, UNKNOWN
-from dataset import Snapshot
 from errors import DatabaseError, EncoderError, SchemaError
 from model import BERT4Rec
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, as_arrow
 from serving.recordings import recording_numbers
 from serving.search import TitleSearch
+from snapshot import Snapshot
 from storage.source import stream_songs
 
 log = logging.getLogger(__name__)

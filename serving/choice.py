@@ -3,8 +3,9 @@
 import argparse
 import logging
 
-from config import Config, TrainingConfig, config_from_arguments
+from config import Config, TrainingConfig
 from engine.checkpoint import newest_run
+from options import config_from_arguments
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset import Snapshot
 from errors import EncoderError
 from evaluation.baselines import CoOccurrence, Popularity
 from preprocessing_utils import Encoders
 from serving.catalogue import SongCatalogue
+from snapshot import Snapshot
 
 Scores = NDArray[np.float32]
 

@@ -19,7 +19,6 @@ from typing import TypeVar
 import psycopg
 
 from config import Config
-from dataset import open_snapshot
 from engine.checkpoint import find_checkpoint, is_finished, model_id_of, newest_run, runs_of
 from errors import BERT4MusicRecError, CheckpointError, DatabaseError, EncoderError, SnapshotError
 from preprocessing_utils import load_encoders
@@ -27,6 +26,7 @@ from serving.answers import ModelInfo
 from serving.catalogue import SongRows, read_songs
 from serving.live import NO_MODEL, LiveRecommender
 from serving.recommender import Recommender
+from snapshot import open_snapshot
 from storage.connections import Connection, connect, expected_errors
 from storage.models import Deployment, Served, add_served, current_deployment, introduce_model, known_models, refuse_model
 from system import settle_memory

@@ -23,7 +23,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from config import FIRST_NUMBER, UNKNOWN, ServiceConfig
-from dataset import Snapshot
 from engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
 from errors import EncoderError, InvalidSequence, UnknownSong
 from model import BERT4Rec
@@ -36,6 +35,7 @@ from serving.fallback import CountScorer, popular_scores
 from serving.picking import Picked, Scored, pick, score
 from serving.reasons import KnownSongs, Reason, ReasonKind, SongFacts, SongId, contributors, plain_id, shared_facts
 from serving.scoring import DenseScorer, ModelScorer, Scorer
+from snapshot import Snapshot
 from storage.catalogue import SongCard
 
 Stage = Callable[[str], AbstractContextManager[None]]

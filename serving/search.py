@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from dataset import take_ranges
+from snapshot import take_ranges
 
 # ASCII capitals become small, signs other than letters and digits a space; bytes of longer characters stay.
 _FOLDED = np.array(

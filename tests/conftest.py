@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from psycopg import sql
 
-from config import PROJECT_ROOT, database_url_from
+from config import PROJECT_ROOT
+from database_urls import database_url_from
 from storage.connections import Connection, connect, with_database
 from storage.embedded import EmbeddedServer
 from storage.migrate import migrate

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import train
-from dataset import ask, open_snapshot
+from dataset import ask
 from engine.checkpoint import HISTORY, ORIGIN, find_checkpoint, load_checkpoint
 from engine.feeding import parts_on
 from engine.fusion import ScoresOfBoth
 from engine.processes import own_share, process_group
 from engine.scoring import score_function
 from losses import NegativeSampler, linear_cross_entropy
+from snapshot import open_snapshot
 from sums import added_up, distinct
 from tests.engine.small import CIRCLE, small_config, small_snapshot
 

@@ -1,231 +1,18 @@
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
 
-import dataset
 from config import MASK, PAD, TrainingConfig
-from dataset import (
-    LEFT_OUT,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    TrainingRows,
-    ask,
-    fold_of_lists,
-    inference_batch,
-    left_padded,
-    mask,
-    numbered_lists,
-    open_snapshot,
-    split_by_sequence,
-    split_by_time,
-    training_batch,
-    write_snapshot,
-)
-from errors import DataError, SnapshotError
-
-
-def small_snapshot(folder, **changes):
-    columns = {
-        "song_artist": np.array([0, 1, 2, 3, 3, 4]),
-        "song_album": np.array([0, 1, 2, 3, 4, 2]),
-        "song_features": np.arange(12.0).reshape(6, 2),
-        "feature_names": ["tempo", "tempo_missing"],
-        "n_fitted_songs": 5,
-        "n_fitted_albums": 5,
-        "n_fitted_artists": 4,
-        "n_albums": 5,
-        "n_artists": 5,
-        "sequences": np.array([3, 4, 5, 4, 3, 3, 4], np.int32),
-        "offsets": np.array([0, 3, 5, 7]),
-        "split": np.array([TRAIN, VALIDATION, TEST]),
-        "lists": np.array([0, 1, 0]),
-        "encoders_digest": "e" * 64,
-        "source": {"rows": 7},
-    }
-    return write_snapshot(folder, **{**columns, **changes})
+from dataset import TrainingRows, ask, inference_batch, left_padded, mask, training_batch
+from errors import DataError
+from splits import fold_of_lists
 
 
 def rows_of(*lists, seq_len=8):
     offsets = np.concatenate([[0], np.cumsum([len(songs) for songs in lists])])
     return TrainingRows(np.concatenate(lists).astype(np.int32), offsets[:-1], offsets[1:], seq_len)
-
-
-# --- snapshot
-
-
-def test_a_snapshot_reads_back_as_it_was_written(tmp_path):
-    small_snapshot(tmp_path)
-    snapshot = open_snapshot(tmp_path, verify=True)
-    assert snapshot.n_songs == 6
-    assert snapshot.sequences.tolist() == [3, 4, 5, 4, 3, 3, 4]
-    assert snapshot.song_features[5].tolist() == [10.0, 11.0]
-    assert snapshot.manifest["split"]["sequences"] == [1, 1, 1]
-    assert [part.tolist() for part in snapshot.part(VALIDATION)] == [[4, 3], [0, 2]]
-
-
-def test_a_sequence_has_a_history_where_one_is_given(tmp_path):
-    small_snapshot(tmp_path)
-    assert open_snapshot(tmp_path, verify=True).history_starts.tolist() == [0, 3, 5]  # its own first rows: none
-    small_snapshot(tmp_path, history_starts=np.array([0, 3, 3], np.int32))
-    assert open_snapshot(tmp_path, verify=True).history_starts.tolist() == [0, 3, 3]
-
-
-def test_histories_of_other_sequences_are_refused(tmp_path):
-    path = small_snapshot(tmp_path).path / "history_starts.npy"
-    np.save(path, np.array([0, 3]))
-    with pytest.raises(SnapshotError, match="run preprocessing"):
-        open_snapshot(tmp_path)
-
-
-def test_a_second_version_takes_the_place_of_the_first(tmp_path):
-    first = small_snapshot(tmp_path)
-    second = small_snapshot(tmp_path, source={"rows": 8})
-    assert first.digest != second.digest
-    assert open_snapshot(tmp_path).digest == second.digest
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [second.path.name]
-
-
-def test_an_interrupted_write_leaves_the_old_version_in_use(tmp_path, monkeypatch):
-    first = small_snapshot(tmp_path)
-    calls = []
-
-    write_column = dataset._write_column
-
-    def full_disk(path, *column):
-        calls.append(path)
-        if len(calls) == 3:
-            raise OSError(28, "No space left on device", str(path))
-        return write_column(path, *column)
-
-    monkeypatch.setattr(dataset, "_write_column", full_disk)
-    with pytest.raises(SnapshotError, match="No space left on device"):
-        small_snapshot(tmp_path, source={"rows": 9})
-    assert open_snapshot(tmp_path, verify=True).digest == first.digest
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.path.name, "current"])
-
-
-def test_leave_one_out_hides_the_last_song_from_validation_and_the_last_two_from_training(tmp_path):
-    sequences, offsets = np.array([3, 4, 5, 4, 3], np.int32), np.array([0, 4, 5])
-    snapshot = small_snapshot(
-        tmp_path, sequences=sequences, offsets=offsets, split=np.zeros(2), lists=None, policy="leave_one_out"
-    )
-    ends = {part: snapshot.ranges(part)[1].tolist() for part in (TRAIN, VALIDATION, TEST)}
-    assert ends == {TRAIN: [2, 4], VALIDATION: [3, 4], TEST: [4, 5]}
-
-
-@pytest.mark.parametrize("damage", ["truncate", "manifest", "format", "missing"])
-def test_a_damaged_snapshot_is_refused(tmp_path, damage):
-    path = small_snapshot(tmp_path).path
-    manifest = path / "manifest.json"
-    if damage == "truncate":
-        (path / "sequences.npy").write_bytes((path / "sequences.npy").read_bytes()[:-8])
-    elif damage == "manifest":
-        manifest.write_text("{")
-    elif damage == "format":
-        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format_version": 99}))
-    else:
-        (path / "split.npy").unlink()
-    with pytest.raises(SnapshotError, match="run preprocessing"):
-        open_snapshot(tmp_path)
-
-
-def test_a_changed_file_fails_verification(tmp_path):
-    path = small_snapshot(tmp_path).path / "sequences.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(SnapshotError, match="does not match its digest"):
-        open_snapshot(tmp_path, verify=True)
-
-
-def test_no_snapshot_says_what_to_run(tmp_path):
-    with pytest.raises(SnapshotError, match=r"run preprocessing\.py"):
-        open_snapshot(tmp_path / "nothing")
-
-
-# --- splits
-
-
-def rng_of(seed=0):
-    return np.random.default_rng(seed)
-
-
-def test_the_newest_lists_are_held_out_and_no_later_version_of_a_training_list_is_seen():
-    times = np.arange(10)
-    lists = np.array([0, 1, 2, 3, 4, 5, 0, 6, 7, 7])  # list 0 has a second version, before the moment
-    assert split_by_time(times, lists, 0.7, rng_of()).tolist() == [TRAIN] * 7 + [TEST, VALIDATION, VALIDATION]
-    # Now its second version comes after the moment (7), which moves back to 4 to hold enough out; the list itself trains.
-    lists = np.array([0, 1, 2, 3, 4, 5, 8, 6, 0, 7])
-    expected = [TRAIN] * 4 + [TEST, VALIDATION, TEST, VALIDATION, LEFT_OUT, TEST]
-    assert split_by_time(times, lists, 0.7, rng_of()).tolist() == expected
-
-
-def test_of_lists_on_both_sides_a_share_is_held_out_whole():
-    times, lists = np.tile([0, 100], 20), np.repeat(np.arange(20), 2)  # twenty lists, each with an early and a late version
-    early, late = split_by_time(times, lists, 0.9, rng_of()).reshape(20, 2).T
-    held_out = (late == TEST) | (late == VALIDATION)
-    assert held_out.sum() == 6  # three in ten
-    assert (early[held_out] == LEFT_OUT).all()
-    assert (early[~held_out] == TRAIN).all()
-    assert (late[~held_out] == LEFT_OUT).all()
-    assert (late == TEST).sum() == (late == VALIDATION).sum() == 3
-
-
-def test_a_held_out_list_that_was_saved_every_day_does_not_outweigh_the_others():
-    times = np.concatenate([np.arange(90), np.full(3, 95), np.arange(95, 125)])
-    lists = np.concatenate([np.arange(90), np.arange(100, 103), np.full(30, 200)])
-    split = split_by_time(times, lists, 90 / 123, rng_of())
-    kept = np.flatnonzero((split != LEFT_OUT) & (lists == 200))
-    assert times[kept].tolist() == [95, 101, 107, 113, 119]
-
-
-def test_validation_and_test_come_from_the_same_time_and_are_of_like_size():
-    times = np.arange(100)
-    split = split_by_time(times, times, 0.8, rng_of())
-    assert [(split == part).sum() for part in (TRAIN, VALIDATION, TEST)] == [80, 10, 10]
-    assert abs(times[split == VALIDATION].mean() - times[split == TEST].mean()) == 1
-
-
-def test_a_list_never_stands_on_both_sides():
-    rng = np.random.default_rng(0)
-    lists, times = rng.integers(0, 40, 300), rng.integers(0, 10_000, 300)
-    for split in (split_by_time(times, lists, 0.8, rng), split_by_sequence(lists, 0.8, rng)):
-        kept = split != LEFT_OUT
-        sides = [set(split[kept & (lists == one)]) for one in range(40)]
-        assert all(len(side) <= 1 for side in sides)
-        assert {TRAIN, VALIDATION, TEST} <= set(split)
-
-
-def test_training_never_sees_the_time_of_the_held_out():
-    rng = np.random.default_rng(1)
-    lists, times = rng.integers(0, 40, 300), rng.integers(0, 10_000, 300)
-    split = split_by_time(times, lists, 0.8, rng)
-    assert times[split == TRAIN].max() < times[(split == VALIDATION) | (split == TEST)].min()
-
-
-def test_a_seed_fixes_which_lists_are_held_out():
-    times, lists = np.tile([0, 100], 20), np.repeat(np.arange(20), 2)
-    splits = [split_by_time(times, lists, 0.9, rng_of(seed)).tolist() for seed in (1, 1, 2)]
-    assert splits[0] == splits[1] != splits[2]
-
-
-def test_lists_that_all_begin_at_once_cannot_be_split_by_time():
-    for lists in (np.zeros(5, np.int64), np.arange(5)):
-        with pytest.raises(DataError, match="set split to sequence"):
-            split_by_time(np.zeros(5), lists, 0.9, rng_of())
-
-
-def test_two_lists_are_the_fewest_that_split():
-    assert sorted(split_by_sequence(np.array([4, 9]), 0.9, np.random.default_rng(0)).tolist()) == [TRAIN, TEST]
-    with pytest.raises(DataError, match="1 list cannot be split"):
-        split_by_sequence(np.array([4, 4]), 0.9, np.random.default_rng(0))
-
-
-# --- batches
 
 
 def test_rows_are_cut_and_padded_on_the_left():
@@ -360,14 +147,6 @@ def test_a_row_comes_from_its_list_and_looks_up_the_edition_without_it():
         found[int(windows.firsts[0])] = (int(origin.lists[0]), int(origin.editions[0]))
     assert {first: number for first, (number, _) in found.items()} == {0: 2, 3: 0, 6: 2}  # 3, 5 and 7 are lists 0, 1 and 2
     assert dict(found.values()) == {at: 1 + fold_of_lists(3, 3)[at] for at in (0, 2)}
-
-
-def test_lists_are_numbered_by_their_order_and_dealt_into_folds_of_one_size():
-    assert numbered_lists(np.array([8, 8, 2, 30, 2])).tolist() == [1, 1, 0, 2, 0]
-    assert fold_of_lists(10, 4).tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]  # neighbours, which are close in time, go together
-    assert set(np.bincount(fold_of_lists(1003, 8)).tolist()) == {125, 126}
-    assert fold_of_lists(2, 4).tolist() == [0, 2]
-    assert fold_of_lists(0, 4).tolist() == []
 
 
 @pytest.mark.parametrize("last_item_probability", [0.0, 1.0])

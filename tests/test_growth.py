@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from config import FIRST_NUMBER, MASK, UNKNOWN, MemoryConfig, ModelConfig
-from dataset import split_by_sequence, write_snapshot
 from engine.relations import build_memory
 from memory import Memory
 from model import BERT4Rec, Catalogue
+from snapshot import write_snapshot
 from sources import CountedRelations, Relations
+from splits import split_by_sequence
 from tests.engine.small import N_SONGS, circle_lists
 
 V = FIRST_NUMBER + N_SONGS

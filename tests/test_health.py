@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 import health
-from config import API_KEY_VARIABLE, DatabaseConfig, load_config
+from config import DatabaseConfig
+from settings import API_KEY_VARIABLE, load_config
 from storage.connections import connect
 from tests.jobs.world import new_worker, running, wait_until
 from tests.serving.small import small_recommender

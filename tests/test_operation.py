@@ -24,9 +24,10 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 import wsgi
-from config import PROJECT_ROOT, Config, DatabaseConfig, ServiceConfig, load_config
+from config import PROJECT_ROOT, Config, DatabaseConfig, ServiceConfig
 from docs import make_service_tables
 from flask_app import service_of
+from settings import load_config
 from storage.connections import connect
 from storage.migrate import migrate
 from storage.places import find_place

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import dataset
 import preprocessing
 from config import Config, DatabaseConfig, PreprocessingConfig
-from dataset import TEST, TRAIN, VALIDATION, open_snapshot
 from errors import DatabaseUnreachable, DataError, EncoderError, SchemaError, SnapshotError, exit_code_of
 from preparation import reading
 from preparation.reading import UNKNOWN_TIME, SequenceFile, Sequences
 from preprocessing import is_stale, main, preprocess
 from preprocessing_utils import IdEncoder, encoders_digest, load_encoders
+from snapshot import Snapshot, file_digest, open_snapshot
+from splits import TEST, TRAIN, VALIDATION
 from storage.connections import connect
 
 MUSIC = """
@@ -66,7 +66,7 @@ def written_queries(folder: Path, songs: str, sequences: str) -> Path:
     return folder
 
 
-def run(config: Config) -> dataset.Snapshot:
+def run(config: Config) -> Snapshot:
     assert config.database.url is not None
     return preprocess(config, config.database.url, progress=False)
 
@@ -134,7 +134,7 @@ def test_the_source_tells_what_was_read_left_out_and_learned_from(configure):
     assert source["settings"] == {
         "split": "auto", "train_size": 0.5, "min_sequence_length": 2, "split_seed": 0, "leave_out_recommended": True,
     }  # fmt: skip
-    assert source["queries"]["songs"] == dataset.file_digest(config.database.queries_folder / "songs.sql")
+    assert source["queries"]["songs"] == file_digest(config.database.queries_folder / "songs.sql")
     assert source["high_water_mark"]["rows"] == 10
 
 
@@ -337,7 +337,7 @@ SESSIONS = """SELECT sequence_id, song_id, day::timestamptz AS listened_at, hist
 ) AS written (sequence_id, song_id, day, history_id)"""
 
 
-def decoded_sequences(config: Config, snapshot: dataset.Snapshot) -> list[str]:
+def decoded_sequences(config: Config, snapshot: Snapshot) -> list[str]:
     songs = load_encoders(config.preprocessing.encoders_folder).songs
     return ["".join(songs.decode(snapshot.sequences[first:end])) for first, end in itertools.pairwise(snapshot.offsets)]
 
@@ -471,7 +471,7 @@ def test_leave_one_out_learns_from_all_but_the_last_two_songs(configure):
 # --- what cannot be used -----------------------------------------------------------------------------------------------------
 
 
-def require_unchanged(config: Config, before: dataset.Snapshot) -> None:
+def require_unchanged(config: Config, before: Snapshot) -> None:
     """Snapshot and encoders are the old ones, they belong together, and no draft lies about."""
     assert open_snapshot(config.preprocessing.snapshot).digest == before.digest
     load_encoders(config.preprocessing.encoders_folder, before.manifest["encoders_digest"])
@@ -536,7 +536,7 @@ def test_a_disk_that_fills_up_while_writing_encoders_leaves_everything_as_it_was
 def test_a_disk_that_fills_up_while_writing_the_snapshot_leaves_everything_as_it_was(configure, monkeypatch):
     config = configure(songs=SONGS, sequences=SEQUENCES)
     before = run(config)
-    monkeypatch.setattr(dataset, "_write_column", lambda *_: FullDisk().write(b""))
+    monkeypatch.setattr("snapshot._write_column", lambda *_: FullDisk().write(b""))
     written_queries(config.database.queries_folder, f"{SONGS} WHERE song_id < 'd'", SEQUENCES)
     with pytest.raises(SnapshotError, match="No space left on device"):
         run(config)

@@ -21,11 +21,12 @@ import pytest
 
 import preprocessing
 from config import PROJECT_ROOT, Config, DatabaseConfig, PreprocessingConfig
-from dataset import TRAIN, Snapshot, file_digest, open_snapshot
 from errors import SchemaError
 from preparation import growth
 from preprocessing import is_stale, preprocess, refresh
 from preprocessing_utils import load_encoders
+from snapshot import Snapshot, file_digest, open_snapshot
+from splits import TRAIN
 from storage.connections import connect
 from storage.source import high_water_mark
 
@@ -396,9 +397,9 @@ def test_snapshots_of_an_earlier_format_are_made_anew(history, tmp_path, caplog)
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
-from dataset import open_snapshot
 from preprocessing import preprocess
 from preprocessing_utils import load_encoders
+from snapshot import open_snapshot
 from tests.test_preprocessing_growth import configured
 
 url, folder, full = sys.argv[1], Path(sys.argv[2]), sys.argv[3] == "full"

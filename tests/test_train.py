@@ -17,12 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from config import FIRST_NUMBER, PAD, PROJECT_ROOT, EvaluationConfig, MemoryConfig
-from dataset import TRAIN, Snapshot, ask, fold_of_lists, open_snapshot, training_batch
+from dataset import ask, training_batch
 from engine.checkpoint import HISTORY, ORIGIN, append_history, find_checkpoint, is_finished, load_checkpoint
 from engine.processes import process_group
 from engine.scoring import score_function
 from errors import CheckpointError, ConfigError, DataError, EncoderError, exit_code_of
 from memory import Memory
+from snapshot import Snapshot, open_snapshot
+from splits import TRAIN, fold_of_lists
 from tests.engine.small import CIRCLE, small_config, small_snapshot
 
 

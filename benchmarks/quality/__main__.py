@@ -30,8 +30,8 @@ from benchmarks.quality.questions import Answers
 from benchmarks.quality.splits import DataSet, build, read
 from benchmarks.quality.table import MODEL, is_ours, judge, last_line, stored, tables
 from config import PROJECT_ROOT
-from dataset import TEST, VALIDATION
 from errors import DataError, exit_code_of
+from splits import TEST, VALIDATION
 
 log = logging.getLogger("quality")
 

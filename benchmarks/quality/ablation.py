@@ -24,13 +24,13 @@ from benchmarks.quality.network import SEARCH_TASKS, settings_of
 from benchmarks.quality.questions import choose_history, figures, ranks_of
 from benchmarks.quality.splits import DataSet, build, read
 from config import PROJECT_ROOT, Config, ModelConfig
-from dataset import VALIDATION
 from engine.checkpoint import find_checkpoint, load_checkpoint
 from engine.optimizer import build_optimizer
 from engine.processes import process_group
 from engine.scoring import score_function
 from errors import exit_code_of
 from model import EMBEDDING_STD, BERT4Rec
+from splits import VALIDATION
 from train import Trainer
 
 Changes = Mapping[str, Mapping[str, Any]]

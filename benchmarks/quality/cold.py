@@ -20,10 +20,11 @@ from benchmarks.quality.network import settings_of, trained_score
 from benchmarks.quality.questions import Ints, Questions, choose_history, figures, ranks_of
 from benchmarks.quality.splits import DataSet, Rows, build
 from config import FIRST_NUMBER, Config
-from dataset import TEST, VALIDATION, Snapshot
 from evaluation.baselines import Random
 from evaluation.metrics import Songs
 from evaluation.protocols import Score
+from snapshot import Snapshot
+from splits import TEST, VALIDATION
 
 SONGS_REMOVED = 0.05
 ARTISTS_REMOVED = 0.03

@@ -8,7 +8,6 @@ import pandas as pd
 from benchmarks.quality.flow import camelot_share, mean_step
 from benchmarks.quality.questions import LIST_LENGTH, Answers, Questions, figures
 from benchmarks.quality.splits import FLOW_COLUMNS, DataSet
-from dataset import TRAIN
 from errors import DataError
 from evaluation.metrics import (
     Songs,
@@ -21,6 +20,7 @@ from evaluation.metrics import (
     recall_at,
 )
 from evaluation.protocols import Figures, Interval, paired_bootstrap
+from splits import TRAIN
 
 HISTORY = "the history's own"
 CONTINUATION = ("recall10", "r_precision", "ndcg10")

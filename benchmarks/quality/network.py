@@ -9,12 +9,13 @@ from pathlib import Path
 from benchmarks.quality.questions import Answers, ask, choose_history
 from benchmarks.quality.splits import DataSet
 from benchmarks.quality.table import MODEL
-from config import PROJECT_ROOT, Config, as_plain, load_config
-from dataset import VALIDATION
+from config import PROJECT_ROOT, Config
 from engine.checkpoint import find_checkpoint, load_checkpoint
 from engine.processes import process_group
 from engine.scoring import score_function
 from evaluation.protocols import Score
+from settings import as_plain, load_config
+from splits import VALIDATION
 from train import Trainer
 
 SETTINGS = PROJECT_ROOT / "benchmarks" / "quality" / "settings"

@@ -13,8 +13,8 @@ from benchmarks.quality.ease import Ease
 from benchmarks.quality.questions import Answers, Questions, ask, choose_history, histories_of, quality_of
 from benchmarks.quality.splits import DataSet
 from config import EvaluationConfig
-from dataset import VALIDATION
 from evaluation.baselines import Baseline, Blend, CoOccurrence, ItemKNN, Markov, Popularity, Random, RecentPopularity
+from splits import VALIDATION
 
 SEARCH_TASKS = 2000  # validation questions that a search looks at
 BLENDED = ("Markov", "co-occurrence", "item kNN")

@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks.quality.questions import Answers
 from benchmarks.quality.splits import DataSet
 from config import PROJECT_ROOT, Config
-from dataset import VALIDATION
 from errors import DataError
+from splits import VALIDATION
 
 PARTIES = ("implicit ALS", "RecTools BERT4Rec", "RecTools SASRec", "RecTools eSASRec")
 SEARCH_TASKS = 1000  # validation questions after each epoch and for each setting

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.questions import Questions
 from config import FIRST_NUMBER, EvaluationConfig
-from dataset import TEST, TRAIN, VALIDATION, Snapshot, take_ranges, write_snapshot
 from engine.comparison import repeats_allowed
 from errors import DataError
 from evaluation.metrics import Mask
@@ -29,6 +28,8 @@ from preparation.encoding import encode_songs, fit_encoders
 from preparation.reading import Catalogue
 from preparation.splitting import HELD_OUT_OF_EACH, TrainingPart
 from preprocessing_utils import IdEncoder, as_arrow, count_repeats, save_encoders
+from snapshot import Snapshot, take_ranges, write_snapshot
+from splits import TEST, TRAIN, VALIDATION
 
 VALIDATION_FROM, TEST_FROM = np.datetime64("2020-11-01"), np.datetime64("2021-01-01")  # UTC
 VALIDATING_USERS = 0.12

@@ -29,8 +29,8 @@ from benchmarks.chain import WORK, store
 from benchmarks.quality.splits import build, read
 from benchmarks.training.material import made_up_snapshot, write_for_others
 from config import PROJECT_ROOT
-from dataset import open_snapshot
 from errors import BERT4MusicRecError, SnapshotError, exit_code_of
+from snapshot import open_snapshot
 
 log = logging.getLogger("training")
 

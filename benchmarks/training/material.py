@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from config import FIRST_NUMBER
-from dataset import TEST, TRAIN, VALIDATION, Snapshot, write_snapshot
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
+from snapshot import Snapshot, write_snapshot
+from splits import TEST, TRAIN, VALIDATION
 
 SONGS_PER_CLUSTER, SONGS_PER_ALBUM, ALBUMS_PER_ARTIST = 400, 8, 3
 SHARE_OF_CLUSTER = 0.8  # of the songs of a list

@@ -22,12 +22,13 @@ import torch
 
 from benchmarks.training.products import Products
 from config import PAD, Config, MemoryConfig, ModelConfig, PreprocessingConfig, TrainingConfig
-from dataset import VALIDATION, open_snapshot
 from engine.comparison import held_out
 from engine.feeding import Part
 from engine.processes import process_group
 from engine.progress import Scalars
 from engine.scoring import score_function
+from snapshot import open_snapshot
+from splits import VALIDATION
 from train import Trainer
 
 NO_MEMORY = MemoryConfig(

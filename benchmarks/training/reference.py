@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from config import FIRST_NUMBER, MASK, ModelConfig
-from dataset import TRAIN, VALIDATION, Snapshot
 from evaluation.metrics import ndcg_at
 from evaluation.protocols import NextSongTask
+from snapshot import Snapshot
+from splits import TRAIN, VALIDATION
 
 
 class Playlists(Dataset):  # type: ignore[type-arg]

@@ -13,8 +13,9 @@ import torch
 from benchmarks.training.ours import ARCHITECTURES, CLOZE
 from benchmarks.training.reference import Reference
 from config import EvaluationConfig
-from dataset import VALIDATION, open_snapshot
 from engine.comparison import held_out
+from snapshot import open_snapshot
+from splits import VALIDATION
 
 
 def main() -> int:

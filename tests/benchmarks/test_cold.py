@@ -5,7 +5,7 @@ import pytest
 from benchmarks.quality.cold import Draw, Nearest, about, drawn_songs, songs_of_drawn_artists, together, without_new
 from benchmarks.quality.splits import read
 from config import EvaluationConfig
-from dataset import TEST
+from splits import TEST
 from tests.benchmarks.small import built, plain_songs, spelled, write_folder
 
 SOUNDS = [

@@ -6,7 +6,7 @@ from benchmarks.quality.judging import Beyond, compared, continuation, over_seed
 from benchmarks.quality.questions import Answers
 from benchmarks.quality.table import MODEL, judge, last_line, tables
 from config import EvaluationConfig
-from dataset import TEST
+from splits import TEST
 from tests.benchmarks.small import built, write_folder
 
 SONGS = [

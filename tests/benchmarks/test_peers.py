@@ -4,8 +4,8 @@ import pytest
 from benchmarks.quality.ease import Ease
 from benchmarks.quality.peers import BLEND, GRIDS, counting_answers
 from config import EvaluationConfig
-from dataset import TEST
 from errors import DataError
+from splits import TEST
 from tests.benchmarks.small import built, plain_songs, spelled, write_folder
 
 # Sequences of a checkerboard: even songs go with even ones, odd with odd ones.

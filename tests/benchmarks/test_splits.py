@@ -3,8 +3,8 @@ import pytest
 
 from benchmarks.quality.splits import build, read
 from config import EvaluationConfig
-from dataset import TEST, TRAIN, VALIDATION
 from errors import DataError
+from splits import TEST, TRAIN, VALIDATION
 from tests.benchmarks.small import built, plain_songs, spelled, write_folder
 
 CONFIG = EvaluationConfig()

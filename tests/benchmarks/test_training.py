@@ -7,8 +7,8 @@ from benchmarks.training.ours import ARCHITECTURES
 from benchmarks.training.products import Products
 from benchmarks.training.reference import Reference
 from config import FIRST_NUMBER, MASK, ModelConfig
-from dataset import TRAIN
 from losses import linear_cross_entropy
+from splits import TRAIN
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ import numpy as np
 import torch
 
 from config import FIRST_NUMBER, PAD, MemoryConfig
-from dataset import TRAIN, write_snapshot
 from engine.relations import build_memory
 from engine.training_songs import withheld_songs
+from snapshot import write_snapshot
 from sources import NOTHING, CountedRelations, Origin, Place
+from splits import TRAIN
 
 N_SONGS, FOLDS, SHARE = 23, 3, 0.2  # of `songs_world`; each fold withholds that share of the songs, where it is asked to
 

@@ -14,10 +14,10 @@ from unittest import mock
 import torch
 
 import train
-from dataset import open_snapshot
 from engine.processes import process_group
 from engine.schedule import Schedule
 from errors import exit_code_of
+from snapshot import open_snapshot
 from tests.engine.small import small_config
 
 

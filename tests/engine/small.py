@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from config import Config, EvaluationConfig, MemoryConfig, ModelConfig, PreprocessingConfig, TrainingConfig
-from dataset import Snapshot, split_by_sequence, write_snapshot
 from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
+from snapshot import Snapshot, write_snapshot
+from splits import split_by_sequence
 
 CIRCLE = 10
 N_SONGS = 2 * CIRCLE

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from config import FIRST_NUMBER, MASK, PAD
-from dataset import file_digest, open_snapshot
 from engine.checkpoint import (
     BEST,
     FINISHED,
@@ -40,6 +39,7 @@ from engine.tables import unheard_groups
 from errors import CheckpointError, ConfigError
 from memory import EDITED
 from newcomers import Newcomers
+from snapshot import file_digest, open_snapshot
 from tests.engine.small import small_config, small_snapshot
 from train import Trainer, build_model, train
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from config import EvaluationConfig
-from dataset import TEST, TRAIN, VALIDATION, write_snapshot
 from engine.comparison import baseline_scores, compare, held_out, repeats_allowed, validation_part
 from errors import DataError
+from snapshot import write_snapshot
+from splits import TEST, TRAIN, VALIDATION
 
 V = 10  # songs 3 to 9; 8 and 9 are not in the training part
 TRAINING = [[3, 4, 5], [3, 4, 6]]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from config import PAD, UNKNOWN
-from dataset import TEST, TRAIN
 from engine import list_index
 from engine.list_index import index_lists
+from splits import TEST, TRAIN
 from tests.engine.counting import snapshot_of
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from config import FIRST_NUMBER, UNKNOWN
-from dataset import TEST, TRAIN, fold_of_lists, numbered_lists
 from engine import pairs
+from splits import TEST, TRAIN, fold_of_lists, numbered_lists
 from tests.engine.counting import neighbours_of, relations_of, snapshot_of
 
 ROUNDING = 2**-11  # of the support by a fold

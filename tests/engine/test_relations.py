@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from config import PAD, UNKNOWN, MemoryConfig
-from dataset import TRAIN, TrainingRows, fold_of_lists, numbered_lists
+from dataset import TrainingRows
 from engine.list_index import index_lists
 from engine.relations import build_relations, next_on_album
 from engine.training_songs import TrainingSongs
 from sources import NearestLists, Origin, Place
+from splits import TRAIN, fold_of_lists, numbered_lists
 from tests.engine.counting import (
     FOLDS,
     N_SONGS,

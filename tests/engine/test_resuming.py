@@ -15,7 +15,6 @@ import torch
 
 import train
 from config import PROJECT_ROOT
-from dataset import open_snapshot
 from engine.checkpoint import (
     JOB,
     epochs_of,
@@ -31,6 +30,7 @@ from engine.checkpoint import (
 from engine.processes import Job, process_group
 from engine.resuming import Stand, newest_stand, where_to_go_on
 from errors import CheckpointError, ConfigError
+from snapshot import open_snapshot
 from tests.engine.small import small_config, small_snapshot
 
 EPOCHS, STEPS = 3, 21  # of 81 rows, four a step

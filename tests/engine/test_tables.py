@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from config import FIRST_NUMBER, PAD, UNKNOWN
-from dataset import TEST, TRAIN, fold_of_lists
 from engine.tables import Entries, unheard_groups
 from engine.training_songs import withheld_songs
 from newcomers import GroupTable
+from splits import TEST, TRAIN, fold_of_lists
 from tests.engine.counting import (
     FOLDS,
     N_SONGS,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from config import FIRST_NUMBER
-from dataset import fold_of_lists
 from engine.training_songs import TrainingSongs, withheld_songs
+from splits import fold_of_lists
 from tests.engine.counting import FOLDS, N_SONGS, random_sequences, relations_of, snapshot_of, songs_world
 
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from config import PreprocessingConfig
-from dataset import LEFT_OUT, TEST, TRAIN, VALIDATION
 from preparation.reading import Reading
 from preparation.splitting import HELD_OUT_OF_EACH, clean, history_starts, list_numbers, split_sequences
+from splits import LEFT_OUT, TEST, TRAIN, VALIDATION
 
 # Sequences of two songs: three of one history, one of its own, and three of another history.
 OFFSETS = np.arange(8) * 2

@@ -2,7 +2,9 @@ import argparse
 
 import pytest
 
-from config import _FOREIGN_VARIABLES, DEMO_FOLDER, TrainingConfig, add_arguments
+from config import TrainingConfig
+from database_urls import _FOREIGN_VARIABLES
+from options import DEMO_FOLDER, add_arguments
 from serving.choice import serving_config
 
 OWN, DEMO = TrainingConfig.model_folder, DEMO_FOLDER / "models"

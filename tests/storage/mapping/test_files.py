@@ -1,7 +1,7 @@
 import pytest
 
-from config import load_config
 from errors import ConfigError
+from settings import load_config
 from storage.mapping.files import mapped_files, recommender_migrations, write_files
 from storage.mapping.guess import map_tables
 from storage.tables import Kind
