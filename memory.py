@@ -107,7 +107,7 @@ class Memory(nn.Module):
     @property
     def reach(self) -> int:
         """How many songs before a place are looked at."""
-        return max(source.looks_back for source in self.all_sources)
+        return max(LOOKED_OVER, *(source.looks_back for source in self.all_sources))
 
     @property
     def all_sources(self) -> "list[Source | Newcomers]":

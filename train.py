@@ -13,7 +13,7 @@ Each run writes its own folder below `model_folder`: settings, what it is traine
 one marked, the history of losses and metrics, why it ended, and at last the test table beside the baselines.
 
 Without `--minutes` a run with the same seed, settings and snapshot repeats exactly on one machine's processor (on a GPU, which
-adds up in any order, to a few digits), also where it was interrupted and gone on with: within an epoch its state is written every
+adds up in any order, nearly), also where it was interrupted and gone on with: within an epoch its state is written every
 `checkpoint_minutes`.  To go on after an earlier epoch than the last one (`--epoch-to-preload 3`) takes the run back to it: what
 came later is deleted.
 
@@ -307,6 +307,7 @@ class Trainer:
             "seed": training.seed,
             "rows_per_step": self.rows_per_step,
             "last_item_probability": training.last_item_probability,
+            "row_len": self.rows.row_len,
         }
 
     def run(self) -> Path:

@@ -160,8 +160,8 @@ def go_on(
     if settings.get("snapshot_digest") != snapshot.digest:
         raise CheckpointError(f"{at} was trained on another snapshot: start a new run, or name its snapshot with --snapshot")
     # Runs from before there was another objective had this one.
-    refuse_other_settings({"objective": "cloze", **settings.get("model", {})}, as_plain(config.model))
-    refuse_other_settings(settings.get("memory", {}), as_plain(config.memory))
+    saved = {"objective": "cloze", **settings.get("model", {}), **settings.get("memory", {})}
+    refuse_other_settings(saved, {**as_plain(config.model), **as_plain(config.memory)})
     state = load_state(at) if at.is_file() else _state_of_checkpoint(at, order)
     if state["order"] != order:
         raise ConfigError(
@@ -213,10 +213,14 @@ def take_back(run: Path, at: Path, progress: Progress) -> None:
 
 
 def refuse_other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], done: str = "the checkpoint to resume") -> None:
-    """Raise ConfigError naming the first setting that differs from the checkpoint's."""
-    for name, value in wanted.items():
-        if name not in saved:
-            raise ConfigError(f"{done} is of a version that had no {name}: train a new model")
-        if saved[name] != value:
-            option = "--" + name.replace("_", "-")
-            raise ConfigError(f"{name} is {value}, but {done} was trained with {saved[name]}: add {option} {saved[name]}")
+    """Raise ConfigError where settings differ from the checkpoint's, naming them all and the options that make them the same."""
+    unknown = [name for name in wanted if name not in saved]
+    if unknown:
+        raise ConfigError(f"{done} is of a version that had no {unknown[0]}: train a new model")
+    other = [name for name, value in wanted.items() if saved[name] != value]
+    if other:
+        first, *more = other
+        told = f"{first} is {wanted[first]}, but {done} was trained with {saved[first]}"
+        also = "".join(f"; {name} is {wanted[name]}, not {saved[name]}" for name in more)
+        options = " ".join(f"--{name.replace('_', '-')} {saved[name]}" for name in other)
+        raise ConfigError(f"{told}{also}: go on with {options}")

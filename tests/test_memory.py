@@ -8,7 +8,7 @@ import torch
 import sums
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
 from judgement import Evidence
-from memory import Memory
+from memory import LOOKED_OVER, Memory
 from sources import SHARPNESS_OF_LOG, CountedRelations, HeardBefore, ListIndex, NearestLists, Origin, Place, Relations, Source
 from sums import Weighing, added_up, distinct, take
 
@@ -494,7 +494,8 @@ def bonuses(looked_up):
 def test_a_bonus_is_the_sum_of_signals_times_gates_over_all_sources(way):
     """Both sources find song 8."""
     memory = Memory(2, [Fixed(3, [7, 8], [[1.0, 2.0], [0.0, 5.0]], (4.0, 0.2)), Fixed(9, [8], [[3.0]], (2.0,))], NO_PLAYS)
-    assert memory.reach == 9
+    assert memory.reach == LOOKED_OVER  # by the gates; no source looks as far
+    assert Memory(2, [Fixed(60, [7], [[1.0]], (4.0,))], NO_PLAYS).reach == 60
     queries = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     memory.gate.weight.data[:, 0] = torch.tensor([0.0, 1.5, -0.5])
     looked_up = memory(torch.tensor([[3, MASK], [4, MASK]]), torch.tensor([1, 3]), queries)

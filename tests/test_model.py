@@ -222,7 +222,8 @@ def test_encoder_and_memory_learn_by_losses_of_their_own_whatever_the_weight(neg
         torch.testing.assert_close(full(rows, places, targets, origin=given, negatives=negatives), expected)
 
 
-def test_the_memory_may_look_further_back_than_the_encoder_reads():
+def test_the_memory_may_look_further_back_than_the_encoder_reads(monkeypatch):
+    monkeypatch.setattr("memory.LOOKED_OVER", 1)  # gates and judgement see no more than the sources do
     bare, full = model_with_memory(reach=9)
     assert (bare.row_len, full.row_len, model_with_memory(reach=2)[1].row_len) == (6, 10, 6)
     row = [5, 4, 3, 5, 6, 8, 9, MASK]

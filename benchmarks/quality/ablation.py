@@ -7,6 +7,7 @@ questions; the test part is never asked.  Lines go to benchmarks/results/ablatio
 """
 
 import argparse
+import copy
 import logging
 import sys
 import time
@@ -17,19 +18,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file
 
 from benchmarks.chain import WORK, store
 from benchmarks.quality.network import SEARCH_TASKS, settings_of
 from benchmarks.quality.questions import choose_history, figures, ranks_of
 from benchmarks.quality.splits import DataSet, build, read
 from config import PROJECT_ROOT, Config, ModelConfig
-from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint
 from engine.optimizer import build_optimizer
 from engine.processes import process_group
 from engine.scoring import score_function
 from errors import exit_code_of
-from model import EMBEDDING_STD, BERT4Rec
+from model import BERT4Rec
 from splits import VALIDATION
 from train import Trainer
 
@@ -62,34 +63,18 @@ class Variant:
 
     changes: Changes = field(default_factory=dict)
     before: Callable[[BERT4Rec], None] | None = None
-    """What is done to the model before it is trained; then it is judged as it is after the last epoch."""
+    """What is done to the model before it is trained."""
     after: Callable[[BERT4Rec], None] | None = None
     """What is done to the trained model before it is judged."""
 
 
-class Outputs(nn.Module):
-    """An output embedding of its own for every song: the output side that is not tied to the parts which songs enter by."""
-
-    def __init__(self, model: BERT4Rec):
-        super().__init__()
-        self.weight = nn.Parameter(EMBEDDING_STD * torch.randn(model.n_songs, model.config.d_model))
-
-    def table(self) -> Tensor:
-        """The output side, (V, D)."""
-        return self.weight
-
-    def candidates(self, n: int, hidden_ids: Tensor) -> Tensor:
-        """Those of the first n songs, (n, D); they are nothing but ids, so none are hidden."""
-        return self.weight[:n]
-
-
 def _untie(model: BERT4Rec) -> None:
-    """Let the scores come from an embedding that is no part of the input."""
-    model.outputs = Outputs(model)
+    """Let songs leave through parts of their own, which begin as those that they enter by and learn apart from them."""
+    model.outputs = outputs = copy.deepcopy(model.embedding)
     encode = model.encode
-    model.embedding.candidates = model.outputs.candidates  # type: ignore[method-assign]
-    model.embedding_table = model.outputs.table  # type: ignore[method-assign]
-    # Songs enter by their parts as before, also where a caller has the table of the output side at hand.
+    model.embedding.candidates = outputs.candidates  # type: ignore[method-assign]
+    model.embedding_table = lambda: outputs(torch.arange(model.n_songs, device=model.bias.device))  # type: ignore[method-assign]
+    # Songs enter by their own parts also where a caller has the table of the output side at hand.
     model.encode = lambda songs, hidden_ids=None, n_last=None, table=None: encode(songs, hidden_ids, n_last)  # type: ignore[method-assign]
 
 
@@ -170,7 +155,7 @@ def judged(data: DataSet, variant: Variant, seed: int) -> dict[str, float]:
             trainer.optimizer = build_optimizer(trainer.model, config.training)
         run = trainer.run()
     seconds = time.perf_counter() - begin
-    model = trainer.model if variant.before is not None else load_checkpoint(find_checkpoint(run)).model
+    model = load_checkpoint(find_checkpoint(run)).model if variant.before is None else best_of(trainer.model, run)
     if variant.after is not None:
         variant.after(model)
     questions = data.questions(VALIDATION, config.evaluation).thinned(SEARCH_TASKS)
@@ -178,6 +163,12 @@ def judged(data: DataSet, variant: Variant, seed: int) -> dict[str, float]:
     history, _ = choose_history(score, questions)
     by_kind = figures(ranks_of(score, questions.tasks(history=history), questions), questions)
     return {**{kind: of_kind.metrics["ndcg10"] for kind, of_kind in by_kind.items()}, "seconds": seconds}
+
+
+def best_of(model: BERT4Rec, run: Path) -> BERT4Rec:
+    """A model with the weights of its best epoch, also where it has parts that a checkpoint does not know."""
+    model.load_state_dict(load_file(find_checkpoint(run) / WEIGHTS), strict=False)
+    return model.cpu()
 
 
 def changed(config: Config, changes: Changes) -> Config:

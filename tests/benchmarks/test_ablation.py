@@ -3,10 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from benchmarks.quality.ablation import NO_MEMORY, VARIANTS, changed
+from benchmarks.quality.ablation import NO_MEMORY, VARIANTS, best_of, changed
 from config import FIRST_NUMBER, MASK, Config
 from docs import make_quality
+from engine.checkpoint import WEIGHTS, find_checkpoint
 from engine.optimizer import build_optimizer
 from engine.processes import process_group
 from engine.relations import build_memory
@@ -41,15 +43,16 @@ def test_an_output_that_is_not_tied_learns_apart_from_the_input(tmp_path):
         trainer = Trainer(config, snapshot, process, show_progress=False)
         variant.before(trainer.model)
         trainer.optimizer = build_optimizer(trainer.model, config.training)
-        before = trainer.model.outputs.weight.detach().clone()
-        trainer.run()
-    model = trainer.model.eval()
-    assert not torch.equal(model.outputs.weight, before)
+        run = trainer.run()
+    model = best_of(trainer.model, run).eval()
+    assert not torch.equal(model.outputs.song.weight, model.embedding.song.weight)
+    best = load_file(find_checkpoint(run) / WEIGHTS)
+    assert torch.equal(model.outputs.song.weight, best["outputs.song.weight"])
     songs = torch.tensor([[5, 6, 7, MASK]])
     scores = score_function(model)([np.array([5, 6, 7])])[0, FIRST_NUMBER:]
     np.testing.assert_allclose(model.score(songs)[0, FIRST_NUMBER:].detach(), scores, atol=1e-4)
     with torch.no_grad():
-        model.outputs.weight[8] += 100 * model.encode_last(songs)[0]
+        model.outputs.song.weight[8] += 100 * model.encode_last(songs)[0, : model.outputs.song.embedding_dim]
     raised = score_function(model)([np.array([5, 6, 7])])[0, FIRST_NUMBER:]
     assert raised.argmax() == 8 - FIRST_NUMBER
     np.testing.assert_allclose(np.delete(raised, 8 - FIRST_NUMBER), np.delete(scores, 8 - FIRST_NUMBER), atol=1e-4)

@@ -1,5 +1,6 @@
 """Runs that are killed and gone on with, each as a process of its own, beside one that nothing interrupted."""
 
+import argparse
 import dataclasses
 import json
 import os
@@ -28,8 +29,9 @@ from engine.checkpoint import (
     write_json,
 )
 from engine.processes import Job, process_group
-from engine.resuming import Stand, newest_stand, where_to_go_on
+from engine.resuming import Stand, newest_stand, refuse_other_settings, where_to_go_on
 from errors import CheckpointError, ConfigError
+from options import add_arguments, config_from_arguments
 from snapshot import open_snapshot
 from tests.engine.small import small_config, small_snapshot
 
@@ -272,9 +274,9 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"seed": 5}, "came by seed 0, rows_per_step 4, last_item_probability 0.9, not seed 5"),
+        ({"seed": 5}, r"came by seed 0, rows_per_step 4, last_item_probability 0.9, row_len \d+, not seed 5"),
         ({"batch_size": 8}, "not seed 0, rows_per_step 8"),
-        ({"last_item_probability": 0.5}, r"last_item_probability 0\.5: use the same"),
+        ({"last_item_probability": 0.5}, r"last_item_probability 0\.5, row_len \d+: use the same"),
     ],
 )
 def test_within_an_epoch_its_rows_cannot_be_dealt_otherwise(world, tmp_path, settings, message):
@@ -301,8 +303,24 @@ def test_a_run_from_before_there_was_another_objective_had_this_one(world, tmp_p
     assert trainer_of(config_of(world, tmp_path, epoch_to_preload=-1)).folder == run
     config = config_of(world, tmp_path, epoch_to_preload=-1)
     causal = dataclasses.replace(config, model=dataclasses.replace(config.model, objective="causal"))
-    with pytest.raises(ConfigError, match="objective is causal, but the checkpoint to resume was trained with cloze"):
+    with pytest.raises(ConfigError, match="objective is causal, but the checkpoint to resume was trained with cloze: go on with"):
         trainer_of(causal)
+
+
+def test_whoever_goes_on_with_other_settings_is_told_all_options_that_he_lacks():
+    saved = {"objective": "causal", "N": 2, "use_features": True, "d_songs": 64, "withheld": 0.0}
+    with pytest.raises(ConfigError) as raised:
+        refuse_other_settings(saved, {**saved, "N": 3, "use_features": False, "withheld": 0.15})
+    said, options = str(raised.value).split(": go on with ")
+    assert (
+        said
+        == "N is 3, but the checkpoint to resume was trained with 2; use_features is False, not True; withheld is 0.15, not 0.0"
+    )
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, "model", "memory")
+    config = config_from_arguments(parser.parse_args(options.split()))
+    assert (config.model.N, config.model.use_features, config.memory.withheld) == (2, True, 0.0)
+    refuse_other_settings(saved, saved)
 
 
 def test_a_run_that_goes_on_with_other_settings_says_so(world, tmp_path, caplog):
