@@ -164,7 +164,7 @@ def cold(lines: Sequence[Line]) -> list[str]:
 def looks(lines: Sequence[Line]) -> list[str]:
     """How often the tests were looked at."""
     counts = {
-        name: sum(line["data"] == name and line["part"] == "test" for line in lines)
+        name: sum(line["data"] in (name, f"{name}-cold") and line["part"] == "test" for line in lines)
         for name in (*SETS, *LEFT_ONE_OUT)
         if name in SETS or _has_model(lines, name)
     }

@@ -37,9 +37,23 @@ def world(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def long_world(tmp_path_factory):
+    """Lists that are longer than what the encoder reads, and than what the memory looks at beside it."""
+    folder = tmp_path_factory.mktemp("long")
+    small_snapshot(folder, n_lists=30, length=70)
+    return folder
+
+
 def settings(world, models, objective="cloze", **training):
     config = small_config(world, model_folder=models, **{"device": "cuda", "precision": "fp32", **training})
     return dataclasses.replace(config, model=dataclasses.replace(config.model, objective=objective))
+
+
+def without_chance(config):
+    """Nothing that a device draws: no dropout, no hidden ids."""
+    training = dataclasses.replace(config.training, unknown_song_probability=0.0)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, dropout_prob=0.0), training=training)
 
 
 def trained(world, config):
@@ -77,13 +91,16 @@ def test_a_model_scores_alike_on_both(run, world):
 
 @pytest.mark.parametrize("rows_are_there", [True, False])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_batches_losses_and_gradients_are_alike_on_both(world, tmp_path, objective, rows_are_there):
-    config = settings(world, tmp_path, objective, unknown_song_probability=0.0, device="cpu", last_item_probability=0.5)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout_prob=0.0))
+def test_batches_losses_and_gradients_are_alike_on_both(long_world, tmp_path, objective, rows_are_there):
+    config = without_chance(settings(long_world, tmp_path, objective, device="cpu"))
+    config = dataclasses.replace(config, memory=dataclasses.replace(config.memory, again_reach=12, lists_reach=12, same_reach=12))
     with process_group(config.training) as process:
-        trainer = train.Trainer(config, open_snapshot(world / "snapshot"), process, show_progress=False)
-    rows = trainer.rows
-    shares = []
+        trainer = train.Trainer(config, open_snapshot(long_world / "snapshot"), process, show_progress=False)
+    model, rows, shares = trainer.model, trainer.rows, []
+    with torch.no_grad():
+        for weight in model.parameters():  # as they begin, some weights are 0 and let no gradient through
+            weight += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+    twin = copy.deepcopy(model).to(CUDA)
     for number, windows in enumerate(rows.epoch(16, torch.Generator().manual_seed(0), last_item_probability=0.5)):
         asked = ask(rows, windows, config.training, torch.Generator().manual_seed(number))
         shares.append(own_share(asked, 0, 1))
@@ -91,7 +108,7 @@ def test_batches_losses_and_gradients_are_alike_on_both(world, tmp_path, objecti
     if rows_are_there:
         rows.flat = rows.flat.to(CUDA)
     there = list(parts_on(CUDA, rows, shares))
-    model, twin = trainer.model, copy.deepcopy(trainer.model).to(CUDA)
+    assert max(part.batch.songs.shape[1] for part in here) > model.row_len > config.model.seq_len
     for ours, theirs in zip(here, there, strict=True):
         losses = []
         for network, part in ((model, ours), (twin, theirs)):
@@ -100,13 +117,20 @@ def test_batches_losses_and_gradients_are_alike_on_both(world, tmp_path, objecti
             loss = network(batch.songs, batch.places, batch.targets, origin=batch.origin, remembered=batch.remembered)
             loss.backward()
             losses.append(loss.item())
-        assert torch.equal(theirs.batch.songs.cpu(), ours.batch.songs)
+        for column, other in zip(columns_of(ours.batch), columns_of(theirs.batch), strict=True):
+            assert torch.equal(other.cpu(), column)
         assert losses[1] == pytest.approx(losses[0], rel=1e-4)
         for (name, weight), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+            assert (weight.grad is None) == (other.grad is None), name
             if weight.grad is not None:
+                largest = weight.grad.abs().max().item()
                 torch.testing.assert_close(
-                    other.grad.cpu(), weight.grad, atol=1e-4, rtol=1e-3, msg=lambda said, n=name: f"{n}: {said}"
+                    other.grad.cpu(), weight.grad, atol=1e-3 * largest + 1e-9, rtol=1e-3, msg=lambda said, n=name: f"{n}: {said}"
                 )
+
+
+def columns_of(batch):
+    return [batch.songs, batch.places, batch.targets, *batch.origin, *([] if batch.remembered is None else [batch.remembered])]
 
 
 @pytest.mark.parametrize("training", [{}, {"negatives": 8}, {"precision": "bf16"}, {"objective": "causal", "precision": "bf16"}])
@@ -116,17 +140,20 @@ def test_two_runs_on_the_device_learn_alike(world, tmp_path, training):
 
 
 def test_a_run_of_the_device_goes_on_there_and_on_a_processor(world, tmp_path):
-    config = settings(world, tmp_path / "models", num_epochs=3)
+    config = without_chance(settings(world, tmp_path / "models", num_epochs=3))
     whole = losses_of(trained(world, config))
     for device in ("cuda", "cpu"):
         models = shutil.copytree(tmp_path / "models", tmp_path / device)
-        gone_on = losses_of(trained(world, settings(world, models, num_epochs=3, epoch_to_preload=2, device=device)))
+        going_on = without_chance(settings(world, models, num_epochs=3, epoch_to_preload=2, device=device))
+        gone_on = losses_of(trained(world, going_on))
         assert gone_on[:2] == whole[:2]
-        assert gone_on[2] == pytest.approx(whole[2], rel=1e-3 if device == "cuda" else 0.1)  # each draws its own dropout
+        assert gone_on[2] == pytest.approx(whole[2], rel=2e-3)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_softmax_in_pieces_is_torchs_own(smoothing):
+def test_the_softmax_in_pieces_is_torchs_own(monkeypatch, smoothing):
+    monkeypatch.setattr("losses.SCORES_AT_ONCE", {"cuda": 5000 * 16})
+    monkeypatch.setattr("losses.FEWEST_PLACES", 16)
     generator = torch.Generator().manual_seed(0)
     queries, songs, bias = (torch.randn(shape, generator=generator) for shape in ((70, 16), (5000, 16), (5000,)))
     targets = torch.randint(0, 5000, (70,), generator=generator)

@@ -39,7 +39,7 @@ SETS = ("playlists", "playlists_large", "listening", "ml-1m", "ml-100k")
 STEPS = ("peers", "rectools", "model", "variants", "cold", "oracle")
 PARTY_STEPS = frozenset(STEPS) - {"cold", "oracle"}  # those that answer the questions of a set
 PARTS = {"validation": VALIDATION, "test": TEST}
-COLD_SET = "playlists"  # the one set whose songs all have features
+COLD_SET = "playlists"  # the one set whose songs all have features; asked of the test part alone
 RESULTS = PROJECT_ROOT / "benchmarks" / "results" / "quality.jsonl"
 
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary: dict[str, Any] = {}
     for name in arguments.sets if PARTY_STEPS.intersection(steps) else ():
         summary[name] = run_set(name, steps, arguments)
-    if "cold" in steps and COLD_SET in arguments.sets:
+    if "cold" in steps and COLD_SET in arguments.sets and arguments.part == "test":
         rows = read(arguments.data / COLD_SET)
         figures = cold_figures(rows, WORK / "quality" / f"{COLD_SET}-cold", arguments.minutes, arguments.seeds[0])
         store("quality", {"data": f"{COLD_SET}-cold", "part": "test", "minutes": arguments.minutes, **figures})
