@@ -17,18 +17,21 @@ from evaluation.protocols import answerable, batch_within, excluded_of, sequence
 from model import BERT4Rec
 
 WEIGHTS = (0.0, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5)
-BONUSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-# A song that is never recommended is never played: so large a share of the quality is given away for new songs.
-GIVEN_AWAY = 0.005
+BONUSES = (-3.0, -2.0, -1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+NO_BONUS = BONUSES.index(0.0)
+# A song that is never recommended is never played: so large a share of the quality is given away for new songs, and of that on
+# questions about known ones so large a share of what it would be without any.
+GIVEN_AWAY, PRICE = 0.005, 0.01
 LIST_LENGTH = 10  # ranks beyond it count nothing
 
 
 def weigh(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") -> tuple[float, float]:
     """Give the model an encoder weight and a newcomer bonus, chosen on held-out tasks; returns both.
 
-    The weight is that with the best NDCG@10, among equals the smallest; the bonus the largest that costs no more than GIVEN_AWAY.
-    Where no bonus gains anything there is none: held-out tasks without new songs do not tell what one would cost elsewhere.
-    Without a memory the encoder is alone: its weight is 1, and no song has a bonus.
+    The weight is that with the best NDCG@10, among equals the smallest; the bonus the largest that costs no more than GIVEN_AWAY
+    and PRICE, above 0 only where one gains.  It may be below 0, where new songs are overrated.  Held-out tasks without new songs
+    do not tell what one would cost elsewhere: then there is none.  Without a memory the encoder is alone: its weight is 1, and no
+    song has a bonus.
     """
     if model.memory is None:
         return _give(model, 1.0, 0.0)
@@ -48,13 +51,31 @@ def weigh(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") ->
         for at, (known, learned, target, without) in enumerate(asked, start):
             for row, weight in zip(ranks, WEIGHTS, strict=True):
                 row[:, at] = _ranks(known + np.float32(weight) * learned, is_new, target, without)
-    each = ndcg_at(ranks.reshape(-1, len(tasks)), LIST_LENGTH)
-    flat = [sequence_means(of_both, tasks.sequence)[1].mean() for of_both in each]
-    quality = np.reshape(flat, (len(WEIGHTS), len(BONUSES)))
+    each = ndcg_at(ranks.reshape(-1, len(tasks)), LIST_LENGTH).reshape(ranks.shape)
+    is_known = ~is_new[tasks.targets]
+    quality = _means(each, tasks.sequence)
     number = int(np.argmax(quality.max(axis=1)))
-    affordable = np.flatnonzero(quality[number] >= (1 - GIVEN_AWAY) * quality[number].max())
-    gains = quality[number].max() > quality[number, 0]
-    return _give(model, WEIGHTS[number], BONUSES[int(affordable[-1])] if gains else 0.0)
+    known = _means(each[number, :, is_known].T, tasks.sequence[is_known]) if is_known.any() else np.zeros(len(BONUSES))
+    return _give(model, WEIGHTS[number], 0.0 if is_known.all() else _bonus(quality[number], known))
+
+
+def _means(each: np.ndarray, sequence: np.ndarray) -> np.ndarray:
+    """The mean over sequences of what each task has, (..., n) to (...)."""
+    flat = [sequence_means(row, sequence)[1].mean() for row in each.reshape(-1, each.shape[-1])]
+    return np.reshape(flat, each.shape[:-1])
+
+
+def _bonus(quality: np.ndarray, known: np.ndarray) -> float:
+    """The bonus, given the quality with each of BONUSES (B,), over all tasks and over those about known songs.
+
+    >>> [_bonus(np.full(13, 0.5), 0.5 - np.arange(13) * step) for step in (0.0, 0.0006, 0.002)]
+    [0.0, 0.0, -1.0]
+    """
+    best = int(np.argmax(quality))
+    affordable = (quality >= (1 - GIVEN_AWAY) * quality[best]) & (known >= (1 - PRICE) * known[0])
+    if quality[NO_BONUS:].max() <= quality[NO_BONUS]:
+        affordable[NO_BONUS + 1 :] = False
+    return BONUSES[int(np.flatnonzero(affordable)[-1])] if affordable.any() else BONUSES[best]
 
 
 def _give(model: BERT4Rec, weight: float, bonus: float) -> tuple[float, float]:

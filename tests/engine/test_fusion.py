@@ -161,6 +161,22 @@ def test_what_counts_is_whether_a_bonus_gains_beside_the_weight_that_is_chosen()
     assert weigh(model, held_of([4, 5, 6], [12, 7, 14], [12, 11, 15])) == (1.0, 0.0)
 
 
+def test_new_songs_that_are_overrated_are_taken_back():
+    """On fifty lists the memory puts 15, which no list holds, 2.9 before a song that the encoder alone knows."""
+    model = Encoder({5: 6, 8: 13}, {5: (15, 2.9), 8: (15, 0.5)}, n_fitted=15)
+    assert weigh(model, held_of(*[[4, 5, 6]] * 50, [7, 8, 15])) == (0.03, -3.0)
+    assert float(model.newcomer_bonus) == -3.0
+
+
+def test_known_songs_pay_no_more_than_a_hundredth_however_much_new_ones_gain():
+    known, new = np.full(len(fusion.BONUSES), 0.9), np.linspace(0.0, 0.3, len(fusion.BONUSES))
+    known[9:] *= 0.98
+    assert fusion._bonus(0.99 * known + 0.01 * new, known) == fusion.BONUSES[8]
+    known[3:] *= 0.98  # below 0 already
+    assert fusion._bonus(0.99 * known + 0.01 * new, known) == fusion.BONUSES[2]
+    assert fusion._bonus(0.6 * known + 0.4 * new, known) == fusion.BONUSES[-1]  # where new songs are many they are worth it
+
+
 def test_where_no_song_is_new_none_has_a_bonus():
     model = Encoder(WRONG, strong(RIGHT, 4.0))
     model.newcomer_bonus.data.fill_(9.0)
@@ -192,8 +208,8 @@ def test_ranks_are_those_of_sorting_all_songs_with_each_bonus():
     """Quarters tie with one another; what is not in the list may have any rank beyond it."""
     rng = np.random.default_rng(0)
     seen = set()
-    for _ in range(60):
-        scores, is_new = (rng.integers(0, 16, 40) / 4).astype(np.float32), rng.random(40) < 0.3
+    for _ in range(200):
+        scores, is_new = (rng.integers(0, 16, 40) / 4).astype(np.float32), rng.random(40) < rng.choice([0.3, 0.9])
         target, excluded = int(rng.integers(3, 40)), rng.choice(np.arange(3, 40), 4, replace=False)
         candidates = np.setdiff1d(np.arange(40), np.setdiff1d(excluded, target))
         for bonus, rank in zip(fusion.BONUSES, fusion._ranks(scores, is_new, target, excluded), strict=True):
