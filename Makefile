@@ -77,7 +77,7 @@ bench-quality: $(VENV)/.requirements $(PEERS_VENV)/.requirements
 
 # What each part of the model is worth, on validation; SET=playlists_large for another data set, SEEDS="0 1 2" for more seeds.
 bench-ablation: $(VENV)/.requirements
-	$(BIN)/python -m benchmarks.quality.ablation $(DATA) $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS))
+	$(BIN)/python -m benchmarks.quality.ablation $(if $(ONE_SET),../shared/data,$(DATA)) $(addprefix --set ,$(or $(SET),$(ONE_SET))) $(if $(SEEDS),--seeds $(SEEDS))
 
 # Reading, encoding and writing 1, 5 and 20 million rows, in turn with reading them alone; ROWS="5000000" names the sizes.
 bench-preprocess: $(VENV)/.requirements

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, *sections: str) -> None:
         parser.add_argument("--config", type=Path, metavar="FILE", help=where)
         what = f"use the demo's database on the embedded server, and its folders in {_shorten(DEMO_FOLDER)}"
         parser.add_argument("--demo", action="store_true", help=what)
+        parser.allow_abbrev = False  # a cut name would be taken for the whole one, until there are two that begin so
         parser.error = functools.partial(_refuse_arguments, parser)  # type: ignore[method-assign]
     for section in sections:
         group = parser.add_argument_group(section)

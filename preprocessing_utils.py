@@ -656,7 +656,9 @@ def _read(path: Path, folder: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        raise EncoderError(f"no encoders in {folder} ({path.name}: {exc.strerror}): run preprocessing.py") from exc
+        raise EncoderError(
+            f"no encoders in {folder} ({path.name}: {exc.strerror}): run preprocessing.py, or name others with --encoders-folder"
+        ) from exc
 
 
 def _write_through(path: Path, content: bytes) -> None:

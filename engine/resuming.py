@@ -5,7 +5,7 @@ that goes on repeats the uninterrupted one, bit by bit on a CPU.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,13 +161,11 @@ def go_on(
         raise CheckpointError(f"{at} was trained on another snapshot: start a new run, or name its snapshot with --snapshot")
     # Runs from before there was another objective had this one.
     saved = {"objective": "cloze", **settings.get("model", {}), **settings.get("memory", {})}
-    refuse_other_settings(saved, {**as_plain(config.model), **as_plain(config.memory)})
+    training = other_settings(settings.get("training", {}), as_plain(config.training))
+    refuse_other_settings(saved, {**as_plain(config.model), **as_plain(config.memory)}, also=training)
     state = load_state(at) if at.is_file() else _state_of_checkpoint(at, order)
     if state["order"] != order:
-        raise ConfigError(
-            f"{at.name} is within an epoch whose rows came by {_told(state['order'])}, not {_told(order)}: use the same, or "
-            "name an epoch to go on after with --epoch-to-preload"
-        )
+        raise ConfigError(_of_another_order(at, state["order"], order, training))
     try:
         # The memory's tables are those of training, with all editions, and not the stored ones.
         stored = {name: column for name, column in load_catalogue(run).items() if not name.startswith("memory.")}
@@ -191,8 +189,13 @@ def changes(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     >>> changes({"lr": 0.001, "device": "cpu"}, {"lr": 0.002, "device": "cuda"})
     ['lr is 0.002, it was 0.001']
     """
+    return [f"{name} is {wanted[name]}, it was {value}" for name, value in other_settings(saved, wanted).items()]
+
+
+def other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of training that decide on what comes out, as they were, where others are wanted."""
     names = [name for name in wanted if name in saved and name not in FREE_TO_CHANGE and saved[name] != wanted[name]]
-    return [f"{name} is {wanted[name]}, it was {saved[name]}" for name in names]
+    return {name: saved[name] for name in names}
 
 
 def _state_of_checkpoint(folder: Path, order: Mapping[str, float]) -> dict[str, Any]:
@@ -201,8 +204,22 @@ def _state_of_checkpoint(folder: Path, order: Mapping[str, float]) -> dict[str, 
     return {**load_training_state(folder), "weights": weights, "losses": [], "order": dict(order)}
 
 
-def _told(order: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in order.items())
+def _of_another_order(at: Path, saved: Mapping[str, float], wanted: Mapping[str, float], training: Mapping[str, Any]) -> str:
+    """What differs between the order of rows of a state and that of now, and the ways out."""
+    names = [name for name in {**wanted, **saved} if wanted.get(name) != saved.get(name)]
+    ways = [f"go on with {_options(training)}" if training else "use as many processes as before"]
+    if epochs_of(at.parent):
+        ways.append("name an epoch to go on after with --epoch-to-preload")
+    told = f"{_told(saved, names)}, not {_told(wanted, names)}"
+    return f"{at.name} is within an epoch whose rows came by {told}: {', or '.join(ways)}"
+
+
+def _told(order: Mapping[str, float], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {order.get(name)}" for name in names)
+
+
+def _options(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 def take_back(run: Path, at: Path, progress: Progress) -> None:
@@ -212,8 +229,16 @@ def take_back(run: Path, at: Path, progress: Progress) -> None:
     progress.epochs_without_gain = 0 if best is None else progress.epoch - epoch_of(best)
 
 
-def refuse_other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], done: str = "the checkpoint to resume") -> None:
-    """Raise ConfigError where settings differ from the checkpoint's, naming them all and the options that make them the same."""
+def refuse_other_settings(
+    saved: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    done: str = "the checkpoint to resume",
+    also: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise ConfigError where settings differ from the checkpoint's, naming them all and the options that make them the same.
+
+    `also` are further settings that may differ, which are then among the options.
+    """
     unknown = [name for name in wanted if name not in saved]
     if unknown:
         raise ConfigError(f"{done} is of a version that had no {unknown[0]}: train a new model")
@@ -221,6 +246,6 @@ def refuse_other_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], d
     if other:
         first, *more = other
         told = f"{first} is {wanted[first]}, but {done} was trained with {saved[first]}"
-        also = "".join(f"; {name} is {wanted[name]}, not {saved[name]}" for name in more)
-        options = " ".join(f"--{name.replace('_', '-')} {saved[name]}" for name in other)
-        raise ConfigError(f"{told}{also}: go on with {options}")
+        rest = "".join(f"; {name} is {wanted[name]}, not {saved[name]}" for name in more)
+        options = _options({**{name: saved[name] for name in other}, **(also or {})})
+        raise ConfigError(f"{told}{rest}: go on with {options}")

@@ -28,6 +28,8 @@ def test_the_original_names_work_as_they_stand():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--num-epoch", "2"], "unknown option --num-epoch: did you mean '--num-epochs'?"),
+        (["--objectiv=causal"], "unknown option --objectiv=causal: did you mean '--objective'?"),
         (["--lrr", "0.1"], "unknown option --lrr: did you mean '--lr'?"),
         (["--lr"], "argument --lr: expected one argument; "),
     ],
