@@ -361,7 +361,7 @@ def _stale_by_itself(config: Config) -> str | None:
         snapshot = open_snapshot(config.preprocessing.snapshot)
         encoders_digest(config.preprocessing.encoders_folder)
     except (SnapshotError, EncoderError) as exc:
-        return str(exc)
+        return str(exc).partition(": run preprocessing.py")[0]  # it is what runs
     source = snapshot.manifest["source"]
     if not has_encoders(config.preprocessing.encoders_folder, snapshot.manifest["encoders_digest"]):
         return "the encoders are not those of the snapshot"

@@ -75,6 +75,7 @@ def test_the_import_says_what_it_added(world):
 
 def test_training_preprocesses_first_and_says_so(world):
     assert "preprocessing first: no snapshot in" in world[2]["train"]
+    assert "run preprocessing.py" not in world[2]["train"]
     again = command("train", "--num-epochs", "1", "--no-evaluation", url=world[0], folder=world[1]).stderr
     assert "is up to date with the database" in again
 
