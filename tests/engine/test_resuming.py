@@ -276,7 +276,10 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
     [
         ({"seed": 5}, "came by seed 0, not seed 5: go on with --seed 0, or name an epoch"),
         ({"batch_size": 8}, "came by rows_per_step 4, not rows_per_step 8: go on with --batch-size 4, or name an epoch"),
-        ({"last_item_probability": 0.5}, r"last_item_probability 0\.5: go on with --last-item-probability 0\.9, or name an epoch"),
+        (
+            {"last_item_probability": 0.5},
+            r"last_item_probability 0\.5: go on with --last-item-probability 0\.9, or name an epoch",
+        ),
     ],
 )
 def test_within_an_epoch_its_rows_cannot_be_dealt_otherwise(world, tmp_path, settings, message):
