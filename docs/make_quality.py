@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.table import BEYOND_TITLES, MODEL, is_ours
+from benchmarks.quality.table import BEYOND_TITLES, MODEL, is_ours, looks
 from config import PROJECT_ROOT
 
 RESULTS = PROJECT_ROOT / "benchmarks" / "results"
@@ -34,7 +34,7 @@ def main() -> int:
     lines = [json.loads(line) for line in (RESULTS / "quality.jsonl").read_text(encoding="utf-8").splitlines()]
     newest = {name: _newest(lines, name) for name in SETS}
     fill(README, "results:quality", [*overview(newest), *beside_published(lines)])
-    fill(PAGE, "tests", [*by_set(newest), "", *beyond(newest), "", *cold(lines), "", *looks(lines)])
+    fill(PAGE, "tests", [*by_set(newest), "", *beyond(newest), "", *cold(lines), "", *told_looks(lines)])
     fill(PAGE, "movielens", movielens({name: _newest(lines, name) for name in LEFT_ONE_OUT if _has_model(lines, name)}))
     ablation = RESULTS / "ablation.jsonl"
     if ablation.is_file():
@@ -161,14 +161,10 @@ def cold(lines: Sequence[Line]) -> list[str]:
     return rows
 
 
-def looks(lines: Sequence[Line]) -> list[str]:
+def told_looks(lines: Sequence[Line]) -> list[str]:
     """How often the tests were looked at."""
-    counts = {
-        name: sum(line["data"] in (name, f"{name}-cold") and line["part"] == "test" for line in lines)
-        for name in (*SETS, *LEFT_ONE_OUT)
-        if name in SETS or _has_model(lines, name)
-    }
-    listed = ", ".join(f"{count} of `{name}`" for name, count in counts.items())
+    names = [name for name in (*SETS, *LEFT_ONE_OUT) if name in SETS or _has_model(lines, name)]
+    listed = ", ".join(f"{looks(lines, name)} of `{name}`" for name in names)
     return [f"Looks at a test part, each a line of `benchmarks/results/quality.jsonl`: {listed}."]
 
 

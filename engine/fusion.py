@@ -55,7 +55,7 @@ def weigh(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") ->
     is_known = ~is_new[tasks.targets]
     quality = _means(each, tasks.sequence)
     number = int(np.argmax(quality.max(axis=1)))
-    known = _means(each[number, :, is_known].T, tasks.sequence[is_known]) if is_known.any() else np.zeros(len(BONUSES))
+    known = _means(each[number][:, is_known], tasks.sequence[is_known]) if is_known.any() else np.zeros(len(BONUSES))
     return _give(model, WEIGHTS[number], 0.0 if is_known.all() else _bonus(quality[number], known))
 
 

@@ -207,7 +207,11 @@ def _state_of_checkpoint(folder: Path, order: Mapping[str, float]) -> dict[str, 
 def _of_another_order(at: Path, saved: Mapping[str, float], wanted: Mapping[str, float], training: Mapping[str, Any]) -> str:
     """What differs between the order of rows of a state and that of now, and the ways out."""
     names = [name for name in {**wanted, **saved} if wanted.get(name) != saved.get(name)]
-    ways = [f"go on with {_options(training)}" if training else "use as many processes as before"]
+    ways = [f"go on with {_options(training)}"] if training else []
+    if "rows_per_step" in names and "batch_size" not in training:
+        ways.append("use as many processes as before")
+    if "row_len" in names:  # it follows from the model's settings, which are the same: a version before had shorter rows
+        ways = ["start a new run"]
     if epochs_of(at.parent):
         ways.append("name an epoch to go on after with --epoch-to-preload")
     told = f"{_told(saved, names)}, not {_told(wanted, names)}"

@@ -28,7 +28,7 @@ from benchmarks.quality.peers import BLEND, GRIDS, counting_answers
 from benchmarks.quality.peers_process import PARTIES, rectools_answers
 from benchmarks.quality.questions import Answers
 from benchmarks.quality.splits import DataSet, build, read
-from benchmarks.quality.table import MODEL, is_ours, judge, last_line, stored, tables
+from benchmarks.quality.table import MODEL, is_ours, judge, last_line, looks, stored, tables
 from config import PROJECT_ROOT
 from errors import DataError, exit_code_of
 from splits import TEST, VALIDATION
@@ -80,12 +80,12 @@ def run_set(name: str, steps: Sequence[str], arguments: argparse.Namespace) -> d
         content = {
             "data": name,
             "part": "test",
-            "test_run": test_runs(name) + 1,
+            "test_run": looks_until_now(name) + 1,
             "ran": list(steps),
             "minutes": arguments.minutes,
         }
         store("quality", {**content, **stored(judged)})
-        print(f"Look number {test_runs(name)} at the test part of {name}.\n")
+        print(f"Look number {looks_until_now(name)} at the test part of {name}.\n")
     print(tables(judged), end="\n\n")
     return last_line(judged)
 
@@ -118,12 +118,11 @@ def kept_answers(folder: Path, digest: str, seeds: Sequence[int]) -> Mapping[str
     return {party: found[party] for party in dict.fromkeys(order) if party in found}
 
 
-def test_runs(name: str) -> int:
+def looks_until_now(name: str) -> int:
     """How often the test part of a data set was looked at."""
     if not RESULTS.is_file():
         return 0
-    lines = map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
-    return sum(line["data"] == name and line["part"] == "test" for line in lines)
+    return looks(map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines()), name)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """The tables of one data set: every party's figures over the seeds, and the model beside the best peer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,11 @@ def judge(data: DataSet, questions: Questions, answers: Mapping[str, Sequence[An
         beyond={HISTORY: beyond.of_history(), **{name: beyond.of(runs) for name, runs in answers.items()}},
         answers=answers,
     )
+
+
+def looks(lines: Iterable[Mapping[str, Any]], name: str) -> int:
+    """How often the test part of a data set was looked at, for cold songs too, by the stored lines."""
+    return sum(line["data"] in (name, f"{name}-cold") and line["part"] == "test" for line in lines)
 
 
 def is_ours(party: str) -> bool:

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.quality.ablation import NO_MEMORY, VARIANTS, best_of, changed
+from benchmarks.quality.table import looks
 from config import FIRST_NUMBER, MASK, Config
 from docs import make_quality
 from engine.checkpoint import WEIGHTS, find_checkpoint
@@ -69,6 +70,12 @@ def test_of_a_variant_that_was_run_twice_the_newest_line_counts():
         "| the default | 0.2000, 0.3000 | 0.5000 | 0.2500 |",
         "| song alone | 0.2000 | 0.5000 | 0.2500 |",
     ]
+
+
+def test_a_look_at_cold_songs_is_a_look_at_the_test_part_of_their_set():
+    parts = [("playlists", "test"), ("playlists-cold", "test"), ("playlists", "validation"), ("playlists_large", "test")]
+    lines = [{"data": data, "part": part} for data, part in parts]
+    assert [looks(lines, name) for name in ("playlists", "playlists_large", "listening")] == [2, 1, 0]
 
 
 def test_without_movielens_nothing_is_said_of_it():

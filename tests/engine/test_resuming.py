@@ -29,7 +29,7 @@ from engine.checkpoint import (
     write_json,
 )
 from engine.processes import Job, process_group
-from engine.resuming import Stand, newest_stand, refuse_other_settings, where_to_go_on
+from engine.resuming import Stand, _of_another_order, newest_stand, refuse_other_settings, where_to_go_on
 from errors import CheckpointError, ConfigError
 from options import add_arguments, config_from_arguments
 from snapshot import open_snapshot
@@ -288,6 +288,21 @@ def test_within_an_epoch_its_rows_cannot_be_dealt_otherwise(world, tmp_path, set
     with pytest.raises(ConfigError, match=message):
         trainer_of(config_of(world, tmp_path, epoch_to_preload=-1, **settings))
     assert sorted(path.name for path in run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("saved", "training", "way"),
+    [
+        ({"rows_per_step": 8}, {}, "use as many processes as before"),
+        ({"rows_per_step": 8}, {"lr": 0.1}, "go on with --lr 0.1, or use as many processes as before"),
+        ({"rows_per_step": 8}, {"batch_size": 8}, "go on with --batch-size 8"),
+        ({"row_len": None}, {"lr": 0.1}, "start a new run"),
+    ],
+)
+def test_what_is_advised_is_what_would_help(tmp_path, saved, training, way):
+    now = {"seed": 0, "rows_per_step": 4, "row_len": 215}
+    said = _of_another_order(tmp_path / "within-001-000020.pt", {**now, **saved}, now, training)
+    assert said.partition(": ")[2] == way
 
 
 def test_after_a_whole_epoch_they_can(world, tmp_path):
