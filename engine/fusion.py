@@ -54,9 +54,11 @@ def weigh(model: BERT4Rec, held: HeldOut, device: torch.device | str = "cpu") ->
     each = ndcg_at(ranks.reshape(-1, len(tasks)), LIST_LENGTH).reshape(ranks.shape)
     is_known = ~is_new[tasks.targets]
     quality = _means(each, tasks.sequence)
+    if is_known.all():
+        return _give(model, WEIGHTS[int(np.argmax(quality[:, NO_BONUS]))], 0.0)
     number = int(np.argmax(quality.max(axis=1)))
     known = _means(each[number][:, is_known], tasks.sequence[is_known]) if is_known.any() else np.zeros(len(BONUSES))
-    return _give(model, WEIGHTS[number], 0.0 if is_known.all() else _bonus(quality[number], known))
+    return _give(model, WEIGHTS[number], _bonus(quality[number], known))
 
 
 def _means(each: np.ndarray, sequence: np.ndarray) -> np.ndarray:

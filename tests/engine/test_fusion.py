@@ -168,12 +168,19 @@ def test_new_songs_that_are_overrated_are_taken_back():
     assert float(model.newcomer_bonus) == -3.0
 
 
+def test_without_a_new_target_they_are_left_where_they_are_and_the_weight_is_the_best_beside_that():
+    """The memory puts 15 1.2 before the song that the encoder knows: taken back by 2 a weight of 0.03 would do."""
+    assert weigh(Encoder({5: 6}, {5: (15, 1.2)}, n_fitted=15), held_of([4, 5, 6])) == (1.5, 0.0)
+
+
 def test_known_songs_pay_no_more_than_a_hundredth_however_much_new_ones_gain():
     known, new = np.full(len(fusion.BONUSES), 0.9), np.linspace(0.0, 0.3, len(fusion.BONUSES))
     known[9:] *= 0.98
     assert fusion._bonus(0.99 * known + 0.01 * new, known) == fusion.BONUSES[8]
     known[3:] *= 0.98  # below 0 already
     assert fusion._bonus(0.99 * known + 0.01 * new, known) == fusion.BONUSES[2]
+    rising = np.linspace(0.8, 0.801, len(fusion.BONUSES))  # all together gain a little with every bonus
+    assert fusion._bonus(rising, np.where(np.arange(len(fusion.BONUSES)) < 9, 0.9, 0.89)) == fusion.BONUSES[8]
     assert fusion._bonus(0.6 * known + 0.4 * new, known) == fusion.BONUSES[-1]  # where new songs are many they are worth it
 
 
