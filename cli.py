@@ -45,8 +45,11 @@ import map_tables
 import preprocessing
 import train
 from config import FIRST_NUMBER, PROJECT_ROOT, Config
-from engine.checkpoint import find_checkpoint, is_finished, load_checkpoint, writing
+from encoder_files import load_encoders
+from engine.checkpoint import load_checkpoint
+from engine.files import writing
 from engine.processes import process_group
+from engine.runs import find_checkpoint, is_finished
 from errors import CheckpointError, DataError, exit_code_of
 from evaluation.report import comparison_table
 from exporters import DEFAULT_TABLE, EXPORTERS, exporter_for, write_file
@@ -54,7 +57,7 @@ from importers import IMPORTERS, NAMES, import_path
 from jobs import process
 from options import add_arguments, config_from_arguments
 from preprocessing import refresh
-from preprocessing_utils import IdEncoder, load_encoders
+from preprocessing_utils import IdEncoder
 from serving.answers import Answer, Query, RecommendedSong
 from serving.catalogue import read_songs
 from serving.choice import serving_config

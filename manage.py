@@ -18,11 +18,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from config import Config
-from engine.checkpoint import VALIDATION_METRIC, Checkpoint, load_checkpoint
+from encoder_files import load_encoders
+from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.runs import VALIDATION_METRIC
 from engine.song_map import ensure_map
 from errors import ConfigError
 from options import add_arguments, config_from_arguments
-from preprocessing_utils import load_encoders
 from storage.connections import Connection, connect, database_url, expected_errors
 from storage.keys import ApiKey, active_keys, all_keys, create_key, revoke_key
 from storage.migrate import migrate

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from config import FIRST_NUMBER, Config, PreprocessingConfig
+from encoder_files import Encoders, draft_encoders, encoders_digest, has_encoders, install_encoders, staged_encoders
 from errors import EncoderError, SnapshotError, exit_code_of
 from options import add_arguments, config_from_arguments
 from preparation.encoding import SongColumns, encode_sequences, encode_songs, fit_encoders
@@ -47,14 +48,6 @@ from preparation.growth import (
 )
 from preparation.reading import Catalogue, Reading, SequenceFile, columns_to_read, read_sequences, read_songs
 from preparation.splitting import Split, TrainingPart, clean, history_starts, list_numbers, split_sequences, training_part
-from preprocessing_utils import (
-    Encoders,
-    draft_encoders,
-    encoders_digest,
-    has_encoders,
-    install_encoders,
-    staged_encoders,
-)
 from settings import as_plain
 from snapshot import Snapshot, file_digest, open_snapshot, write_snapshot
 from splits import LEFT_OUT

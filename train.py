@@ -42,40 +42,37 @@ from torch.nn.parallel import DistributedDataParallel
 
 from config import FIRST_NUMBER, Config
 from dataset import TrainingRows, ask
-from engine.checkpoint import (
-    EVALUATION,
-    HISTORY,
-    JOB,
-    ORIGIN,
-    SETTINGS,
-    VALIDATION_METRIC,
-    append_history,
-    drop_states,
-    find_checkpoint,
-    load_checkpoint,
-    make_run,
-    mark_best,
-    mark_finished,
-    prune,
-    run_of_job,
-    save_catalogue,
-    save_checkpoint,
-    write_json,
-    writing,
-)
+from encoder_files import load_encoders
+from engine.checkpoint import load_checkpoint, save_catalogue, save_checkpoint
 from engine.comparison import baseline_scores, compare, repeats_allowed, validation_part
 from engine.compiling import compile_forward
 from engine.continuing import checkpoint_to_continue, continue_from
 from engine.feeding import Part, home_of_songs, parts_on
+from engine.files import write_json, writing
 from engine.fusion import weigh
 from engine.optimizer import build_optimizer, clip_gradients
 from engine.processes import Job, Process, Randomness, Share, own_share, process_group, seed_everything
 from engine.progress import Scalars, bar
 from engine.relations import build_memory
 from engine.resuming import Progress, go_on, save_stand, take_back, where_to_go_on
+from engine.runs import (
+    EVALUATION,
+    JOB,
+    ORIGIN,
+    SETTINGS,
+    VALIDATION_METRIC,
+    append_history,
+    find_checkpoint,
+    make_run,
+    mark_best,
+    mark_finished,
+    prune,
+    run_of_job,
+)
 from engine.schedule import Schedule
 from engine.scoring import score_function
 from engine.song_map import ensure_map
+from engine.states import drop_states
 from errors import CheckpointError, ConfigError, exit_code_of
 from evaluation.protocols import Evaluation
 from evaluation.report import as_json, comparison_table
@@ -83,7 +80,6 @@ from losses import NegativeSampler, negatives_of
 from model import BERT4Rec, Catalogue
 from options import add_arguments, config_from_arguments
 from preprocessing import refresh
-from preprocessing_utils import load_encoders
 from settings import as_plain
 from snapshot import Snapshot, open_snapshot
 from splits import TEST, TRAIN, VALIDATION
@@ -91,8 +87,6 @@ from storage.connections import database_url
 from system import cores
 
 log = logging.getLogger("train")
-
-__all__ = ["ENDINGS", "HISTORY", "Trainer", "evaluate_run", "main", "train"]
 
 LOG_EVERY_STEPS = 20  # reading a loss waits for the device, so not at every step
 CLOCK_EVERY_STEPS = 10  # several processes agree on the time that often; one alone looks at every step

@@ -20,13 +20,16 @@ import pandas as pd
 import torch
 
 from config import FIRST_NUMBER, PAD, PROJECT_ROOT, MemoryConfig, ModelConfig
-from engine.checkpoint import mark_best, mark_finished, save_catalogue, save_checkpoint, write_json
+from encoder_files import Encoders, save_encoders
+from engine.checkpoint import save_catalogue, save_checkpoint
+from engine.files import write_json
 from engine.list_index import PIECE_SONGS
+from engine.runs import mark_best, mark_finished
 from engine.tables import unheard_groups
 from memory import Memory
 from model import BERT4Rec, Catalogue
 from newcomers import Newcomers
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
+from preprocessing_utils import FeatureEncoder, IdEncoder
 from sources import CountedRelations, HeardBefore, ListIndex, NearestLists, Relations, Source
 from storage.connections import Connection
 
@@ -41,7 +44,8 @@ ROWS_AT_ONCE = 50_000
 # What decides on the bytes of a run: with any of it changed, a kept run is made again.
 SOURCES = (
     *("model.py", "memory.py", "sources.py", "newcomers.py", "judgement.py", "sums.py", "preprocessing_utils.py"),
-    *("engine/checkpoint.py", "benchmarks/untrained.py"),
+    *("encoder_files.py", "engine/checkpoint.py", "engine/description.py", "engine/files.py", "engine/runs.py"),
+    "benchmarks/untrained.py",
 )
 
 COPY_ARTISTS = "COPY music.artist (artist_id, name) FROM STDIN"

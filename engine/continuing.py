@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from config import FIRST_NUMBER, UNKNOWN, Config
-from engine.checkpoint import DESCRIPTION, SETTINGS, Checkpoint, find_checkpoint, load_checkpoint, newest_finished_run
+from encoder_files import Encoders, load_encoders
+from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.description import DESCRIPTION
 from engine.resuming import refuse_other_settings
+from engine.runs import SETTINGS, find_checkpoint, newest_finished_run
 from errors import CheckpointError
 from memory import Memory
 from model import BERT4Rec, FeatureProjection, PartEmbedding
-from preprocessing_utils import Encoders, IdEncoder, load_encoders
+from preprocessing_utils import IdEncoder
 from settings import as_plain
 from snapshot import Snapshot
 

@@ -11,26 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from config import Config, TrainingConfig
-from engine.checkpoint import (
-    VALIDATION_METRIC,
-    check_state,
-    epoch_of,
-    epoch_within,
-    epochs_of,
-    go_back,
-    load_catalogue,
-    load_checkpoint,
-    load_state,
-    load_training_state,
-    newest_begun_run,
-    read_description,
-    read_settings,
-    run_of_job,
-    save_state,
-    states_of,
-)
+from engine.checkpoint import load_catalogue, load_checkpoint
+from engine.description import read_description
 from engine.optimizer import Optimizer
 from engine.processes import Job
+from engine.runs import VALIDATION_METRIC, epoch_of, epochs_of, go_back, newest_begun_run, read_settings, run_of_job
+from engine.states import check_state, epoch_within, load_state, load_training_state, save_state, states_of
 from errors import CheckpointError, ConfigError
 from model import BERT4Rec
 from settings import as_plain

@@ -15,7 +15,9 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from config import FIRST_NUMBER
-from engine.checkpoint import MAP, read_description, write_json
+from engine.checkpoint import MAP
+from engine.description import read_description
+from engine.files import write_json
 from errors import CheckpointError
 from model import BERT4Rec
 

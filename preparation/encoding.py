@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 
 from config import FIRST_NUMBER, MASK, PAD, UNKNOWN
+from encoder_files import Encoders
 from preparation.reading import Catalogue, Sequences
 from preparation.splitting import TrainingPart
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder
+from preprocessing_utils import FeatureEncoder, IdEncoder
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from config import FIRST_NUMBER
+from encoder_files import Encoders, load_encoders
 from errors import EncoderError
 from preparation.reading import Catalogue, Reading, append_numbers
-from preprocessing_utils import Encoders, IdEncoder, load_encoders
+from preprocessing_utils import IdEncoder
 from snapshot import Snapshot
 from storage.source import Id, Moment, newer_rows
 

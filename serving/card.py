@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import DESCRIPTION, EVALUATION, FINISHED, HISTORY, ORIGIN, SETTINGS
+from engine.description import DESCRIPTION
+from engine.runs import EVALUATION, FINISHED, HISTORY, ORIGIN, SETTINGS
 from evaluation.protocols import METRICS
 
 LARGEST_FILE_BYTES = 4_000_000

@@ -23,9 +23,10 @@ import pyarrow.compute as pc
 import torch
 
 from config import FIRST_NUMBER, UNKNOWN
+from encoder_files import Encoders
 from errors import DatabaseError, EncoderError, SchemaError
 from model import BERT4Rec
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, as_arrow
+from preprocessing_utils import FeatureEncoder, IdEncoder, as_arrow
 from serving.recordings import recording_numbers
 from serving.search import TitleSearch
 from snapshot import Snapshot

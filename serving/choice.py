@@ -4,7 +4,7 @@ import argparse
 import logging
 
 from config import Config, TrainingConfig
-from engine.checkpoint import newest_run
+from engine.runs import newest_run
 from options import config_from_arguments
 
 log = logging.getLogger(__name__)

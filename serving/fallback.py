@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder_files import Encoders
 from errors import EncoderError
 from evaluation.baselines import CoOccurrence, Popularity
-from preprocessing_utils import Encoders
 from serving.catalogue import SongCatalogue
 from snapshot import Snapshot
 

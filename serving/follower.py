@@ -19,9 +19,10 @@ from typing import TypeVar
 import psycopg
 
 from config import Config
-from engine.checkpoint import find_checkpoint, is_finished, model_id_of, newest_run, runs_of
+from encoder_files import load_encoders
+from engine.checkpoint import model_id_of
+from engine.runs import find_checkpoint, is_finished, newest_run, runs_of
 from errors import BERT4MusicRecError, CheckpointError, DatabaseError, EncoderError, SnapshotError
-from preprocessing_utils import load_encoders
 from serving.answers import ModelInfo
 from serving.catalogue import SongRows, read_songs
 from serving.live import NO_MODEL, LiveRecommender

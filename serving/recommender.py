@@ -23,10 +23,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from config import FIRST_NUMBER, UNKNOWN, ServiceConfig
-from engine.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from encoder_files import Encoders, load_encoders
+from engine.checkpoint import Checkpoint, load_checkpoint
+from engine.runs import find_checkpoint
 from errors import EncoderError, InvalidSequence, UnknownSong
 from model import BERT4Rec
-from preprocessing_utils import Encoders, IdEncoder, load_encoders
+from preprocessing_utils import IdEncoder
 from serving.answers import Answer, Fallback, ModelInfo, PreparedQuery, Query, RecommendedSong, SongList
 from serving.catalogue import SongCatalogue, SongRows
 from serving.controls import Controls, Rules

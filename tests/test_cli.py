@@ -12,7 +12,8 @@ import pytest
 
 import cli
 from config import PROJECT_ROOT, Config, TrainingConfig
-from engine.checkpoint import FINISHED, write_json
+from engine.files import write_json
+from engine.runs import FINISHED
 from errors import DatabaseUnreachable, exit_code_of
 from exporters import EXPORTERS
 from storage.connections import connect

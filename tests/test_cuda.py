@@ -14,10 +14,11 @@ import torch
 
 import train
 from dataset import ask
-from engine.checkpoint import HISTORY, ORIGIN, find_checkpoint, load_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.feeding import parts_on
 from engine.fusion import ScoresOfBoth
 from engine.processes import own_share, process_group
+from engine.runs import HISTORY, ORIGIN, find_checkpoint
 from engine.scoring import score_function
 from losses import NegativeSampler, linear_cross_entropy
 from snapshot import open_snapshot

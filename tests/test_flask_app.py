@@ -15,9 +15,9 @@ from uuid import UUID
 import pytest
 
 from config import MASK, PROJECT_ROOT, Config, DatabaseConfig, ServiceConfig
+from encoder_files import save_encoders
 from errors import exit_code_of
 from flask_app import create_app, main, service_of
-from preprocessing_utils import save_encoders
 from storage.connections import connect
 from tests.jobs.world import add_playlist, new_worker, running, songs_of, wait_until, work_once
 from tests.serving.small import NO_RULES, SONGS, ranking_by_hand, small_encoders, small_recommender, small_run

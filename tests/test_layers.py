@@ -18,7 +18,7 @@ FLOORS = [
     {"newcomers"},
     {"memory", "losses", "id_table"},
     {"preprocessing_utils", "model", "splits", "evaluation", "storage"},
-    {"dataset", "snapshot", "importers", "exporters", "map_tables", "doctor", "health"},
+    {"dataset", "encoder_files", "snapshot", "importers", "exporters", "map_tables", "doctor", "health"},
     {"preparation"},  # the steps of preprocessing, a file each
     {"preprocessing", "engine", "audio_features"},
     {"serving", "train"},
@@ -45,6 +45,7 @@ FORBIDDEN = {
     "importers": {"torch", "flask"},
     "exporters": {"torch", "flask"},
     "preprocessing_utils": {"torch", "flask"},
+    "encoder_files": {"torch", "flask"},
     "id_table": {"torch", "flask"},
     "preparation": {"torch", "flask"},
     "preprocessing": {"torch", "flask"},

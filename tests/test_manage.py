@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import cli
-from engine.checkpoint import find_checkpoint
+from engine.runs import find_checkpoint
 from errors import exit_code_of
 from storage.connections import connect
 from storage.keys import active_keys, all_keys, create_key, parts_of

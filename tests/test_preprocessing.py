@@ -14,11 +14,12 @@ import pytest
 
 import preprocessing
 from config import Config, DatabaseConfig, PreprocessingConfig
+from encoder_files import encoders_digest, load_encoders
 from errors import DatabaseUnreachable, DataError, EncoderError, SchemaError, SnapshotError, exit_code_of
 from preparation import reading
 from preparation.reading import UNKNOWN_TIME, SequenceFile, Sequences
 from preprocessing import is_stale, main, preprocess
-from preprocessing_utils import IdEncoder, encoders_digest, load_encoders
+from preprocessing_utils import IdEncoder
 from snapshot import Snapshot, file_digest, open_snapshot
 from splits import TEST, TRAIN, VALIDATION
 from storage.connections import connect

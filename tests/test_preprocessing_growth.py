@@ -21,10 +21,10 @@ import pytest
 
 import preprocessing
 from config import PROJECT_ROOT, Config, DatabaseConfig, PreprocessingConfig
+from encoder_files import load_encoders
 from errors import SchemaError
 from preparation import growth
 from preprocessing import is_stale, preprocess, refresh
-from preprocessing_utils import load_encoders
 from snapshot import Snapshot, file_digest, open_snapshot
 from splits import TRAIN
 from storage.connections import connect
@@ -397,8 +397,8 @@ def test_snapshots_of_an_earlier_format_are_made_anew(history, tmp_path, caplog)
 KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
+from encoder_files import load_encoders
 from preprocessing import preprocess
-from preprocessing_utils import load_encoders
 from snapshot import open_snapshot
 from tests.test_preprocessing_growth import configured
 

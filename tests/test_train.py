@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import train
 from config import FIRST_NUMBER, PAD, PROJECT_ROOT, EvaluationConfig, MemoryConfig
 from dataset import ask, training_batch
-from engine.checkpoint import HISTORY, ORIGIN, append_history, find_checkpoint, is_finished, load_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.processes import process_group
+from engine.runs import HISTORY, ORIGIN, append_history, find_checkpoint, is_finished
 from engine.scoring import score_function
 from errors import CheckpointError, ConfigError, DataError, EncoderError, exit_code_of
 from memory import Memory

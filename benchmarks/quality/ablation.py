@@ -25,9 +25,11 @@ from benchmarks.quality.network import SEARCH_TASKS, settings_of
 from benchmarks.quality.questions import choose_history, figures, ranks_of
 from benchmarks.quality.splits import DataSet, build, read
 from config import PROJECT_ROOT, Config, ModelConfig
-from engine.checkpoint import WEIGHTS, find_checkpoint, load_checkpoint
+from engine.checkpoint import load_checkpoint
+from engine.description import WEIGHTS
 from engine.optimizer import build_optimizer
 from engine.processes import process_group
+from engine.runs import find_checkpoint
 from engine.scoring import score_function
 from errors import exit_code_of
 from model import BERT4Rec

@@ -10,8 +10,9 @@ from benchmarks.quality.questions import Answers, ask, choose_history
 from benchmarks.quality.splits import DataSet
 from benchmarks.quality.table import MODEL
 from config import PROJECT_ROOT, Config
-from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.processes import process_group
+from engine.runs import find_checkpoint
 from engine.scoring import score_function
 from evaluation.protocols import Score
 from settings import as_plain, load_config

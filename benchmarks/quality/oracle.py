@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from config import PROJECT_ROOT
-from engine.checkpoint import EVALUATION
+from engine.runs import EVALUATION
 
 METRICS = ("hr10", "ndcg10")
 DEMO_MODELS = PROJECT_ROOT / ".local" / "demo" / "models"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.questions import Questions
 from config import FIRST_NUMBER, EvaluationConfig
+from encoder_files import save_encoders
 from engine.comparison import repeats_allowed
 from errors import DataError
 from evaluation.metrics import Mask
@@ -27,7 +28,7 @@ from evaluation.protocols import leave_one_out_tasks, next_song_tasks
 from preparation.encoding import encode_songs, fit_encoders
 from preparation.reading import Catalogue
 from preparation.splitting import HELD_OUT_OF_EACH, TrainingPart
-from preprocessing_utils import IdEncoder, as_arrow, count_repeats, save_encoders
+from preprocessing_utils import IdEncoder, as_arrow, count_repeats
 from snapshot import Snapshot, take_ranges, write_snapshot
 from splits import TEST, TRAIN, VALIDATION
 

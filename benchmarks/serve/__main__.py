@@ -42,7 +42,9 @@ from benchmarks.serve.records import Records
 from benchmarks.serve.sameness import top10_identical
 from benchmarks.serve.swap import TRIGGERS, swapping
 from benchmarks.serve.world import CONNECTIONS, RECOMMEND, Plan, catalogue_database, plain_requests, run_of
-from engine.checkpoint import CATALOGUE, WEIGHTS, find_checkpoint, read_description
+from engine.checkpoint import CATALOGUE
+from engine.description import WEIGHTS, read_description
+from engine.runs import find_checkpoint
 from errors import exit_code_of
 
 PARTS = ("rate", "identical", "single", "memory", "start", "swap")

@@ -20,9 +20,10 @@ from flask import Flask, Response, jsonify, request
 
 from config import FIRST_NUMBER, ServiceConfig
 from dataset import inference_batch
-from engine.checkpoint import find_checkpoint, load_checkpoint
+from encoder_files import load_encoders
+from engine.checkpoint import load_checkpoint
+from engine.runs import find_checkpoint
 from model import BERT4Rec
-from preprocessing_utils import load_encoders
 
 
 class Naive:

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from config import FIRST_NUMBER
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
+from encoder_files import Encoders, save_encoders
+from preprocessing_utils import FeatureEncoder, IdEncoder
 from snapshot import Snapshot, write_snapshot
 from splits import TEST, TRAIN, VALIDATION
 

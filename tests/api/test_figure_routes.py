@@ -3,7 +3,8 @@
 import pytest
 
 from config import Config, ServiceConfig
-from engine.checkpoint import find_checkpoint, model_id_of
+from engine.checkpoint import model_id_of
+from engine.runs import find_checkpoint
 from engine.song_map import ensure_map
 from flask_app import create_app, service_of
 from serving.card import NOT_HERE

@@ -8,7 +8,7 @@ from api import overview
 from api.noted import MOST_ERRORS, RECENT_TIMES, Looks, Noted
 from api.overview import SILENT, look
 from config import PROJECT_ROOT, Config, DatabaseConfig
-from engine.checkpoint import write_json
+from engine.files import write_json
 from flask_app import create_app, service_of
 from serving.answers import Answer, Fallback
 from serving.recommender import Recommender

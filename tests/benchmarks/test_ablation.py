@@ -9,10 +9,11 @@ from benchmarks.quality.ablation import NO_MEMORY, VARIANTS, best_of, changed
 from benchmarks.quality.table import looks
 from config import FIRST_NUMBER, MASK, Config
 from docs import make_quality
-from engine.checkpoint import WEIGHTS, find_checkpoint
+from engine.description import WEIGHTS
 from engine.optimizer import build_optimizer
 from engine.processes import process_group
 from engine.relations import build_memory
+from engine.runs import find_checkpoint
 from engine.scoring import score_function
 from tests.engine.small import small_config, small_snapshot
 from train import Trainer

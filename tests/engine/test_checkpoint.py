@@ -1,7 +1,5 @@
 import dataclasses
 import json
-import pickle
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,56 +7,18 @@ import pytest
 import torch
 
 from config import FIRST_NUMBER, MASK, PAD
-from engine.checkpoint import (
-    BEST,
-    FINISHED,
-    HISTORY,
-    SETTINGS,
-    append_history,
-    best_of,
-    epochs_of,
-    find_checkpoint,
-    go_back,
-    is_finished,
-    load_checkpoint,
-    load_training_state,
-    make_run,
-    mark_best,
-    mark_finished,
-    newest_run,
-    prune,
-    read_description,
-    read_history,
-    save_catalogue,
-    save_checkpoint,
-    write_json,
-    writing,
-)
+from engine.checkpoint import load_checkpoint, save_catalogue, save_checkpoint
+from engine.files import write_json
 from engine.processes import process_group
+from engine.runs import SETTINGS, find_checkpoint
+from engine.states import load_training_state
 from engine.tables import unheard_groups
 from errors import CheckpointError, ConfigError
 from memory import EDITED
 from newcomers import Newcomers
-from snapshot import file_digest, open_snapshot
+from snapshot import open_snapshot
 from tests.engine.small import small_config, small_snapshot
-from train import Trainer, build_model, train
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder with a snapshot and one finished run; tests that damage something work on a copy."""
-    folder = tmp_path_factory.mktemp("trained")
-    snapshot, _ = small_snapshot(folder)
-    config = small_config(folder, num_epochs=3, keep_checkpoints=2)
-    with process_group(config.training) as process:
-        run = train(config, snapshot, process, show_progress=False)
-    return folder, run
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    shutil.copytree(trained[1], tmp_path / "models" / trained[1].name)
-    return tmp_path / "models" / trained[1].name
+from train import Trainer, build_model
 
 
 def test_a_loaded_model_scores_as_the_saved_one(trained):
@@ -164,18 +124,6 @@ def test_a_checkpoint_of_an_earlier_format_is_refused_by_its_number(run):
         load_checkpoint(run)
 
 
-def test_old_epochs_are_pruned_and_the_best_stays(trained):
-    kept = {path.name for path in trained[1].glob("epoch-*")}
-    best = json.loads((trained[1] / BEST).read_text())["checkpoint"]
-    assert kept == {"epoch-002", "epoch-003", best}
-
-
-def test_a_folder_of_runs_means_its_newest_finished_run(run):
-    (run.parent / "99999999-000000-seed0").mkdir()  # begun, but without a checkpoint
-    assert newest_run(run.parent) == run
-    assert find_checkpoint(run.parent) == find_checkpoint(run)
-
-
 @pytest.mark.parametrize("name", ["weights.safetensors", "catalogue.safetensors"])
 def test_a_truncated_file_is_refused(run, name):
     path = next(path for path in (find_checkpoint(run) / name, run / name) if path.exists())
@@ -201,16 +149,6 @@ def test_a_foreign_description_beside_weights_is_refused(tmp_path, described):
             read(tmp_path)
 
 
-def test_a_training_state_of_another_kind_is_refused(run):
-    folder = find_checkpoint(run)
-    (folder / "training_state.pt").write_bytes(b"no state")
-    described = json.loads((folder / "checkpoint.json").read_text())
-    described["training_state_digest"] = file_digest(folder / "training_state.pt")
-    (folder / "checkpoint.json").write_text(json.dumps(described))
-    with pytest.raises(CheckpointError, match="holds no training state"):
-        load_training_state(folder)
-
-
 def test_a_description_of_another_shape_is_refused(run):
     folder = find_checkpoint(run)
     described = json.loads((folder / "checkpoint.json").read_text())
@@ -218,13 +156,6 @@ def test_a_description_of_another_shape_is_refused(run):
     (folder / "checkpoint.json").write_text(json.dumps(described))
     with pytest.raises(CheckpointError, match="is not one of ours or is damaged"):
         load_checkpoint(run)
-
-
-def test_a_training_state_that_would_execute_something_is_not_opened(run):
-    folder = find_checkpoint(run)
-    (folder / "training_state.pt").write_bytes(pickle.dumps(print))
-    with pytest.raises(CheckpointError, match="does not match its digest"):
-        load_training_state(folder)
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(trained, tmp_path, monkeypatch):
@@ -270,58 +201,6 @@ def test_resuming_needs_the_same_snapshot_and_shape(trained, tmp_path):
             Trainer(missing, snapshot, process)
 
 
-def pretend(run, metrics):
-    """Give a run these epochs with their validation metrics, marked by nothing; weights are beside the point."""
-    for epoch, metric in metrics.items():
-        folder = run / f"epoch-{epoch:03d}"
-        described = read_description(find_checkpoint(run)) | {"epoch": epoch, "metrics": {"ndcg10": metric}}
-        folder.mkdir(exist_ok=True)
-        (folder / "weights.safetensors").write_bytes(b"")
-        (folder / "checkpoint.json").write_text(json.dumps(described))
-    return run
-
-
-@pytest.fixture
-def pretended(run):
-    """A run of four epochs, the last one best, whose mark was never written."""
-    pretend(run, {1: 0.2, 2: 0.5, 3: 0.4, 4: 0.6})
-    (run / BEST).unlink()
-    (run / HISTORY).write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 2, 3, 4)) + '{"epoch": 5, "lo')
-    return run
-
-
-def test_a_run_that_was_taken_back_forgets_what_came_later(pretended):
-    mark_finished(pretended, epochs=4, seconds=1.5, reason="patience")
-    write_json(pretended / "evaluation.json", {})
-    (pretended / ".draft-x").mkdir()
-    assert go_back(pretended, 3).name == "epoch-002"
-    assert [folder.name for folder in epochs_of(pretended)] == ["epoch-001", "epoch-002", "epoch-003"]
-    assert read_history(pretended) == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
-    assert json.loads((pretended / BEST).read_text()) == {"checkpoint": "epoch-002"}
-    assert not is_finished(pretended)
-    assert {path.name for path in pretended.iterdir()} & {"evaluation.json", ".draft-x"} == set()
-
-
-def test_without_a_mark_the_best_is_what_the_checkpoints_say(pretended):
-    assert newest_run(pretended.parent) == pretended
-    assert find_checkpoint(pretended).name == "epoch-004"
-    assert best_of(pretended, up_to=1).name == "epoch-001"
-
-
-def test_a_finished_run_says_how_it_ended(pretended):
-    assert not is_finished(pretended.parent)
-    mark_finished(pretended, epochs=4, seconds=1.5, reason="minutes")
-    assert is_finished(pretended)
-    assert json.loads((pretended / FINISHED).read_text()) == {"epochs": 4, "seconds": 1.5, "reason": "minutes"}
-
-
-def test_pruning_keeps_the_best_the_newest_and_what_was_just_written(pretended):
-    pretend(pretended, {999: 0.1, 1000: 0.1})
-    mark_best(pretended, pretended / "epoch-002")
-    prune(pretended, 2, pretended / "epoch-003")
-    assert [folder.name for folder in epochs_of(pretended)] == ["epoch-002", "epoch-003", "epoch-999", "epoch-1000"]
-
-
 def save_again(run):
     model = load_checkpoint(run).model
     return save_checkpoint(
@@ -346,42 +225,3 @@ def test_a_checkpoint_stays_until_another_one_is_in_its_place(run, monkeypatch):
     with pytest.raises(CheckpointError, match="No space left on device"):
         save_again(run)
     assert load_training_state(run / "epoch-003").keys() == before
-
-
-def test_runs_of_one_second_do_not_collide(tmp_path):
-    assert [make_run(tmp_path / "models", "now-seed0").name for _ in range(3)] == ["now-seed0", "now-seed0-2", "now-seed0-3"]
-
-
-def test_a_model_folder_that_is_a_file_is_said(tmp_path):
-    (tmp_path / "models").write_text("")
-    with pytest.raises(CheckpointError, match=r"models could not be written .*: name another with --model-folder"):
-        make_run(tmp_path / "models", "run")
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda run: append_history(run, {"epoch": 9}),
-        lambda run: mark_best(run, run / "epoch-003"),
-        lambda run: mark_finished(run, epochs=1, seconds=1.0, reason="epochs"),
-        lambda run: write_json(run / "evaluation.json", {}),
-    ],
-)
-def test_a_full_disk_is_one_line_for_every_small_file(run, monkeypatch, write):
-    def full(*arguments, **named):
-        raise OSError(28, "No space left on device")
-
-    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    monkeypatch.setattr(Path, "open", full)
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(CheckpointError, match=r"could not be written .*No space left on device"):
-        write(run)
-    monkeypatch.undo()
-    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
-
-
-def test_what_torch_says_of_a_full_disk_is_put_into_words(tmp_path, monkeypatch):
-    monkeypatch.setattr("engine.checkpoint.shutil.disk_usage", lambda path: type("Usage", (), {"free": 2_000_000}))
-    words = r"the disk is full: 2 MB are free\): the last good checkpoint stays"
-    with pytest.raises(CheckpointError, match=words), writing(tmp_path / "epoch-003"):
-        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 3579776 vs 3579668")

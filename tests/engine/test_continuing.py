@@ -10,12 +10,14 @@ import torch
 
 import train
 from config import FIRST_NUMBER, MASK, UNKNOWN, MemoryConfig
-from engine.checkpoint import ORIGIN, find_checkpoint, load_checkpoint
+from encoder_files import Encoders, save_encoders
+from engine.checkpoint import load_checkpoint
 from engine.continuing import checkpoint_to_continue, rows_by_id
 from engine.processes import process_group
+from engine.runs import ORIGIN, find_checkpoint
 from engine.scoring import score_function
 from errors import CheckpointError, ConfigError
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
+from preprocessing_utils import FeatureEncoder, IdEncoder
 from snapshot import open_snapshot, write_snapshot
 from splits import split_by_sequence
 from tests.engine.small import N_SONGS, circle_lists, small_config, small_snapshot

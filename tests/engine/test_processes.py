@@ -10,8 +10,8 @@ import torch
 
 from config import PROJECT_ROOT, TrainingConfig
 from dataset import Asked, Windows
-from engine.checkpoint import read_history
 from engine.processes import Process, choose_bf16, choose_device, own_share, process_group
+from engine.runs import read_history
 from errors import BERT4MusicRecError, ConfigError
 from tests.engine.small import small_snapshot
 

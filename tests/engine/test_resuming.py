@@ -16,20 +16,12 @@ import torch
 
 import train
 from config import PROJECT_ROOT
-from engine.checkpoint import (
-    JOB,
-    epochs_of,
-    find_checkpoint,
-    load_checkpoint,
-    load_state,
-    newest_run,
-    read_history,
-    save_state,
-    states_of,
-    write_json,
-)
+from engine.checkpoint import load_checkpoint
+from engine.files import write_json
 from engine.processes import Job, process_group
 from engine.resuming import Stand, _of_another_order, newest_stand, refuse_other_settings, where_to_go_on
+from engine.runs import JOB, epochs_of, find_checkpoint, newest_run, read_history
+from engine.states import save_state, states_of
 from errors import CheckpointError, ConfigError
 from options import add_arguments, config_from_arguments
 from snapshot import open_snapshot
@@ -249,26 +241,6 @@ def test_a_run_without_a_checkpoint_serves_nothing_and_can_be_gone_on_with(tmp_p
     truncate(state)
     with pytest.raises(CheckpointError, match="keeps nothing whole to go on from"):
         where_to_go_on(training, None)
-
-
-def test_only_the_newest_state_is_kept(tmp_path):
-    states = [save_state(tmp_path, {"step": step}, epoch=2, step=step) for step in (9, 10, 1_000_000)]
-    assert states_of(tmp_path) == states[-1:]
-    assert load_state(states[-1]) == {"step": 1_000_000}
-    assert [path.name for path in tmp_path.iterdir()] == [states[-1].name]
-
-
-def test_a_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
-    good = save_state(tmp_path, {"step": 1}, epoch=1, step=1)
-
-    def fills_up(state, file):
-        file.write(b"some of it")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("engine.checkpoint.torch.save", fills_up)
-    with pytest.raises(CheckpointError, match=r"No space left on device\): the last good state stays"):
-        save_state(tmp_path, {"step": 2}, epoch=1, step=2)
-    assert list(tmp_path.iterdir()) == [good]
 
 
 @pytest.mark.parametrize(

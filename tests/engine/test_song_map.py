@@ -7,7 +7,10 @@ import pytest
 
 from config import FIRST_NUMBER
 from engine import song_map
-from engine.checkpoint import MAP, find_checkpoint, load_checkpoint, read_description, write_json
+from engine.checkpoint import MAP, load_checkpoint
+from engine.description import read_description
+from engine.files import write_json
+from engine.runs import find_checkpoint
 from engine.song_map import ensure_map, lay_out, sampled_songs
 from tests.serving.small import small_run
 

@@ -8,10 +8,13 @@ import pandas as pd
 import torch
 
 from config import FIRST_NUMBER, PAD, ModelConfig, ServiceConfig
-from engine.checkpoint import mark_best, save_catalogue, save_checkpoint, write_json
+from encoder_files import Encoders, save_encoders
+from engine.checkpoint import save_catalogue, save_checkpoint
+from engine.files import write_json
+from engine.runs import mark_best
 from memory import Memory
 from model import BERT4Rec, Catalogue
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder, save_encoders
+from preprocessing_utils import FeatureEncoder, IdEncoder
 from serving.answers import ModelInfo
 from serving.recommender import Recommender
 from sources import CountedRelations, Relations

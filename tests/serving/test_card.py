@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from engine.checkpoint import append_history, find_checkpoint, mark_finished, model_id_of, write_json
+from engine.checkpoint import model_id_of
+from engine.files import write_json
+from engine.runs import append_history, find_checkpoint, mark_finished
 from serving.card import LARGEST_FILE_BYTES, MOST_COUNTS, MOST_POINTS, MOST_SETTINGS, NOT_HERE, model_card
 from tests.serving.small import small_run
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from config import FIRST_NUMBER, UNKNOWN, DatabaseConfig
+from encoder_files import Encoders
 from errors import DatabaseError, DatabaseUnreachable, EncoderError, SchemaError
-from preprocessing_utils import Encoders, FeatureEncoder, IdEncoder
+from preprocessing_utils import FeatureEncoder, IdEncoder
 from serving.catalogue import SongCatalogue, read_songs
 from tests.engine.small import small_snapshot
 from tests.serving.small import SONGS, small_encoders, small_model

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from config import FIRST_NUMBER, UNKNOWN
+from encoder_files import load_encoders
 from errors import EncoderError
-from preprocessing_utils import load_encoders
 from serving.catalogue import SongCatalogue
 from serving.fallback import CountScorer, popular_scores
 from tests.engine.small import CIRCLE, small_snapshot

@@ -5,7 +5,8 @@ import weakref
 import pytest
 
 from config import Config, DatabaseConfig, PreprocessingConfig, ServiceConfig, TrainingConfig
-from engine.checkpoint import find_checkpoint, load_checkpoint, mark_finished
+from engine.checkpoint import load_checkpoint
+from engine.runs import find_checkpoint, mark_finished
 from errors import CheckpointError
 from serving.answers import Query
 from serving.controls import Controls

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from config import MASK, PAD, ServiceConfig
+from encoder_files import save_encoders
 from errors import EncoderError, InvalidSequence, UnknownSong
 from model import BERT4Rec, Catalogue
-from preprocessing_utils import save_encoders
 from serving.answers import Query
 from serving.controls import Controls
 from serving.reasons import ReasonKind

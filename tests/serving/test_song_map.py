@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from config import FIRST_NUMBER
-from engine.checkpoint import MAP, find_checkpoint, load_checkpoint
+from engine.checkpoint import MAP, load_checkpoint
+from engine.runs import find_checkpoint
 from engine.song_map import ensure_map
 from errors import InvalidSequence
 from serving.catalogue import SongRows

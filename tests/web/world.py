@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import train
 from cli import DEMO_DATA
 from config import Config, DatabaseConfig, ModelConfig, PreprocessingConfig, ServiceConfig, TrainingConfig
-from engine.checkpoint import find_checkpoint, load_checkpoint
+from engine.checkpoint import load_checkpoint
 from engine.processes import process_group
+from engine.runs import find_checkpoint
 from importers import IMPORTERS
 from manage import model_of
 from preprocessing import preprocess
