@@ -18,7 +18,7 @@ demo: $(VENV)/.requirements
 	$(BIN)/python cli.py demo
 
 test: $(VENV)/.requirements-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.requirements-dev
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """A real PostgreSQL for every test that asks: the embedded server, or the one that the environment names.
 
 Each test has a database of its own, cloned from a migrated template.  Tests of the queue run twice: on the direct way, and
-through pgbouncer in transaction mode.
+through pgbouncer in transaction mode.  Where several processes share the tests each has a server of its own, since roles belong
+to a server.
 """
 
 import itertools
@@ -13,15 +14,23 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from psycopg import sql
 
-from config import PROJECT_ROOT
 from database_urls import database_url_from
 from storage.connections import Connection, connect, with_database
 from storage.embedded import EmbeddedServer
 from storage.migrate import migrate
+from system import cores
+from tests.places import SERVER
 from tests.pooler import find_pgbouncer, running_pgbouncer, through
 
 # Tests need no durability: a server that dies takes its test databases with it.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+MOST_PROCESSES = 4  # beyond it the longest file decides
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A process for each core, of which tests that train or serve take more than one; one alone on a server that is named."""
+    return 1 if database_url_from(os.environ) is not None else min(MOST_PROCESSES, len(cores()))
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +40,7 @@ def server_url() -> Iterator[str]:
     if named is not None:
         yield named
         return
-    with EmbeddedServer(PROJECT_ROOT / ".local" / "tests", settings=FAST) as server:
+    with EmbeddedServer(SERVER, settings=FAST) as server:
         yield server.maintenance_url
 
 

