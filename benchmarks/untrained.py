@@ -45,7 +45,7 @@ ROWS_AT_ONCE = 50_000
 SOURCES = (
     *("model.py", "memory.py", "sources.py", "newcomers.py", "judgement.py", "sums.py", "preprocessing_utils.py"),
     *("encoder_files.py", "engine/checkpoint.py", "engine/description.py", "engine/files.py", "engine/runs.py"),
-    "benchmarks/untrained.py",
+    *("engine/states.py", "benchmarks/untrained.py"),
 )
 
 COPY_ARTISTS = "COPY music.artist (artist_id, name) FROM STDIN"

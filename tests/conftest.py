@@ -28,9 +28,11 @@ MOST_PROCESSES = 4  # beyond it the longest file decides
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """A process for each core, of which tests that train or serve take more than one; one alone on a server that is named."""
-    return 1 if database_url_from(os.environ) is not None else min(MOST_PROCESSES, len(cores()))
+def pytest_xdist_auto_num_workers() -> int | None:
+    """A process for each core, and one alone on a server that is named; None leaves it to PYTEST_XDIST_AUTO_NUM_WORKERS."""
+    if database_url_from(os.environ) is not None:
+        return 1
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else min(MOST_PROCESSES, len(cores()))
 
 
 @pytest.fixture(scope="session")

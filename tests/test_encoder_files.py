@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from uuid import UUID
@@ -35,6 +36,13 @@ def test_a_saved_set_comes_back_whole(tmp_path):
     assert loaded.albums.encode(["album", "other"]).tolist() == [3, 2]
     assert len(loaded.artists) == 3
     assert loaded.features.encode(pd.DataFrame({"tempo": [140.0]})).tolist() == [[1, 0]]
+
+
+def test_a_saved_encoder_names_the_module_that_it_always_did(tmp_path):
+    save_encoders(encoders_of("a"), tmp_path)
+    for kind, name in (("songs", b"IdEncoder"), ("features", b"FeatureEncoder")):
+        (path,) = tmp_path.glob(f"{kind}-*.joblib")
+        assert re.search(rb"preprocessing_utils.{1,8}" + name, path.read_bytes(), re.DOTALL)
 
 
 def test_the_digest_is_the_manifests_and_the_same_for_the_same_set(tmp_path):
