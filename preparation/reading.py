@@ -149,7 +149,7 @@ def read_songs(
         batches = [batch.select(names) for batch in _with_progress(reader, "songs", progress)]
         table = pa.Table.from_batches(batches, pa.schema([reader.schema.field(name) for name in names]))
     if not len(table):
-        raise DataError("the query songs returned no row: load songs, or correct songs.sql")
+        raise DataError("the query songs returned no row: load songs (cli.py import), or correct songs.sql")
     kept = table.filter(pc.is_valid(table["song_id"]))
     left_out["songs without song_id"] += len(table) - len(kept)
     first_rows, ids = _first_rows(as_arrow(kept["song_id"], "song"))
