@@ -92,7 +92,7 @@ class Controls(BaseModel):
     filter: str | None = Field(
         None, pattern=r"^[a-z][a-z0-9_]{0,62}$", description="recommend only songs of this named filter (filters/NAME.sql)"
     )
-    order: Literal["score", "flow"] | None = Field(None, description="best first, but for what the rules put back, or arranged by tempo and key")
+    order: Literal["score", "flow"] | None = Field(None, description="best first within the rules, or by tempo and key")
     min_confidence: float | None = Field(
         None, ge=0, lt=1, allow_inf_nan=False, description="leave out songs that the model expects with less probability"
     )
