@@ -10,8 +10,8 @@ What the numbers mean is told in importers/audio.py.
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from tqdm import tqdm
@@ -71,7 +71,7 @@ def compute_features(
             after = None
             while songs := _next_songs(connection, after):
                 tasks = {threads.submit(_analysed, analyse, song): song for song in songs}
-                for task in as_completed(tasks):
+                for task in _as_they_end(list(tasks)):
                     n_stored += _store(connection, tasks[task], task, tally)
                     bar.update()
                 n_read += len(songs)
@@ -93,6 +93,14 @@ def _next_songs(connection: Connection, after: str | None) -> list[SongFile]:
     songs = features.songs_without(connection, after=after, at_most=SONGS_AT_A_TIME)
     connection.commit()  # no transaction stays open while files are analysed
     return songs
+
+
+def _as_they_end(tasks: "list[Future[Features]]") -> "Iterator[Future[Features]]":
+    """The tasks when they are done; of several at once the earlier first, so that one that raises costs none before it."""
+    while tasks:
+        done, _ = wait(tasks, return_when=FIRST_COMPLETED)
+        yield from [task for task in tasks if task in done]
+        tasks = [task for task in tasks if task not in done]
 
 
 def _analysed(analyse: Callable[[Path], Features], song: SongFile) -> Features:

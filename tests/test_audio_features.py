@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,25 @@ def test_an_interrupted_run_keeps_what_it_had_and_the_next_one_goes_on(connectio
     compute(connection, lambda path: asked.append(f"again {path.name}") or FOUND)
     assert "again a.mp3" not in asked
     assert [row[-1] for row in features_of_songs(connection)] == ["librosa"] * 3
+
+
+def test_what_was_done_before_an_interruption_is_kept_also_when_it_is_noticed_late(connection, another_connection, monkeypatch):
+    names = [f"song {number:02}" for number in range(40)]
+    add_songs(connection, **{name: f"/{name}.mp3" for name in names})
+
+    def analyse(path):
+        if path.stem == names[-1]:
+            raise KeyboardInterrupt
+        return FOUND
+
+    def all_done_first(tasks, **options):
+        return wait(tasks)
+
+    monkeypatch.setattr(audio_features, "wait", all_done_first)
+    with pytest.raises(KeyboardInterrupt):
+        compute(connection, analyse)
+    connection.rollback()
+    assert [row[-1] for row in features_of_songs(another_connection)] == ["librosa"] * 39 + [None]
 
 
 def test_features_that_came_in_meanwhile_stay(connection, another_connection):
