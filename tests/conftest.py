@@ -24,7 +24,7 @@ from tests.pooler import find_pgbouncer, running_pgbouncer, through
 
 # Tests need no durability: a server that dies takes its test databases with it.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-MOST_PROCESSES = 4  # beyond it the longest file decides
+MOST_PROCESSES = 4  # each may hold a PostgreSQL, a torch and a Chromium at once
 
 
 @pytest.hookimpl(optionalhook=True)
